@@ -1,0 +1,286 @@
+"""The settings, as plain data: nothing here starts a thread, touches a POSIX signal or reads the environment by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, make_dataclass
+from typing import Any, Final
+
+from otel_introspect import environment_variables as env
+from otel_introspect.setting import (
+    any_of,
+    boolean,
+    check,
+    dotted_path,
+    integer,
+    one_of,
+    ratio,
+    read,
+    setting,
+    text,
+    url_patterns,
+    variables_of,
+)
+
+PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
+_EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
+_MIN_ATTRIBUTE_BYTES: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceConfig:
+    """Where evidence goes, and how much of it.
+
+    Args:
+        events: The sinks, ``span`` and ``log``.
+        excluded_urls: Comma-separated regular expressions, in OpenTelemetry's own reading.
+        max_attribute_bytes: The longest string that we attach, in UTF-8 bytes.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    events: tuple[str, ...] = setting(env.OTEL_PYTHON_INTROSPECT_EVENTS, any_of("span", "log"), ("span",))
+    excluded_urls: str = setting(env.OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS, url_patterns, "")
+    max_attribute_bytes: int = setting(
+        env.OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES, integer(_MIN_ATTRIBUTE_BYTES), 2000
+    )
+
+    __post_init__ = check
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> EvidenceConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults.
+
+        >>> EvidenceConfig.from_env({"OTEL_PYTHON_EXCLUDED_URLS": "health"}).excluded_urls
+        'health'
+        """
+        environ = os.environ if environ is None else environ
+        general = environ.get(_EXCLUDED_URLS, "").strip()
+        own = environ.get(env.OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS, "").strip()
+        if general and not own:
+            environ = {**environ, env.OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS: general}
+        return read(cls, environ, overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchdogConfig:
+    """When an entry span counts as slow, and what is then taken down.
+
+    Args:
+        threshold: How long a span may stay open, in milliseconds; 0 turns the watchdog off.
+        max_snapshots: How many snapshots a span gets at most.
+        observers: Who may take them.
+        all_threads: Whether the other threads' stacks are taken once, too.
+        locals: Whether local variables of the application's frames are taken.
+        checkpoint: Which snapshots leave the process at once.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    threshold: int = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD, integer(0), 1000)
+    max_snapshots: int = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS, integer(1, 32), 5)
+    observers: tuple[str, ...] = setting(
+        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS,
+        any_of("thread", "signal", "faulthandler"),
+        ("thread", "signal"),
+    )
+    all_threads: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS, boolean, default=False)
+    locals: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS, boolean, default=False)
+    checkpoint: str = setting(
+        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), "first"
+    )
+
+    __post_init__ = check
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> WatchdogConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults.
+
+        >>> WatchdogConfig.from_env({"OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD": "250"}).threshold
+        250
+        """
+        return read(cls, environ, overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfilerConfig:
+    """What is profiled, how, and who may ask for it.
+
+    Args:
+        triggers: What makes a request be profiled.
+        interval: Sampling interval, in milliseconds.
+        engine: ``sampler`` or ``pyinstrument``.
+        key: The secret that signs requests for a profile; empty refuses every remote one.
+        allow: Dotted path of a callable(request) -> bool.
+        ratio: Share of entry spans profiled under the trigger ``ratio``.
+        store: Directory or fsspec URL for full profiles.
+        max_duration: Where a profile stops, in milliseconds.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    triggers: tuple[str, ...] = setting(
+        env.OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS,
+        any_of("slow", "request", "ratio", "tail", alone="none"),
+        ("slow", "request"),
+    )
+    interval: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL, integer(1), 10)
+    engine: str = setting(
+        env.OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE, one_of("sampler", "pyinstrument"), "sampler"
+    )
+    key: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY, text, "")
+    allow: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW, dotted_path, "")
+    ratio: float = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_RATIO, ratio, 0.0)
+    store: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE, text, "")
+    max_duration: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_MAX_DURATION, integer(1), 30_000)
+
+    __post_init__ = check
+
+    def __repr__(self) -> str:
+        """All but the key, which is a secret."""
+        shown = ", ".join(
+            f"{each.name}={'<set>' if each.name == 'key' and self.key else repr(getattr(self, each.name))}"
+            for each in fields(self)
+        )
+        return f"ProfilerConfig({shown})"
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> ProfilerConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults."""
+        return read(cls, environ, overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeoutConfig:
+    """How long a request may take before it is interrupted.
+
+    Args:
+        timeout: The limit, in milliseconds; 0 is none.
+        view: Dotted path of a callable(request) that answers instead of the plain 503.
+        max_deferral: How long an interruption may wait for a safe place, in milliseconds.
+        disabled: Whether no timeout of any kind interrupts.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    timeout: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT, integer(0), 0)
+    view: str = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW, dotted_path, "")
+    max_deferral: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL, integer(0), 1000)
+    disabled: bool = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED, boolean, default=False)
+
+    __post_init__ = check
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> TimeoutConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults."""
+        return read(cls, environ, overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecorderConfig:
+    """Where the flight recorder keeps its files.
+
+    Args:
+        directory: A directory, ``none``, or empty for a private one under the system's temporary directory.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    directory: str = setting(env.OTEL_PYTHON_INTROSPECT_RECORDER_DIR, text, "")
+
+    __post_init__ = check
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> RecorderConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults."""
+        return read(cls, environ, overrides)
+
+
+NOT_IN_EFFECT: Final = frozenset(
+    {
+        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
+        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT,
+        *variables_of(ProfilerConfig).values(),
+        *variables_of(TimeoutConfig).values(),
+        *variables_of(RecorderConfig).values(),
+    }
+)
+"""Variables that this version reads and checks but does not act on yet; the user who sets one is told."""
+
+
+def option_of(variable: str) -> str:
+    """The name of *variable* as a keyword argument of the instrumentor and as a key of the configuration file.
+
+    >>> option_of("OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD")
+    'watchdog_threshold'
+    """
+    return variable.removeprefix(PREFIX).lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntrospectConfig:
+    """All settings, by what they are for."""
+
+    evidence: EvidenceConfig = EvidenceConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
+    profiler: ProfilerConfig = ProfilerConfig()
+    timeout: TimeoutConfig = TimeoutConfig()
+    recorder: RecorderConfig = RecorderConfig()
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, options: Mapping[str, object] | None = None
+    ) -> IntrospectConfig:
+        """Read the settings; *options* (by ``option_of`` names) come first, then *environ*, then the defaults.
+
+        >>> IntrospectConfig.from_env({}, {"watchdog_threshold": 250}).watchdog.threshold
+        250
+        """
+        given = {
+            config: {name: (options or {}).get(option_of(variable)) for name, variable in variables_of(config).items()}
+            for config in SETTINGS
+        }
+        return cls(
+            evidence=EvidenceConfig.from_env(environ, given[EvidenceConfig]),
+            watchdog=WatchdogConfig.from_env(environ, given[WatchdogConfig]),
+            profiler=ProfilerConfig.from_env(environ, given[ProfilerConfig]),
+            timeout=TimeoutConfig.from_env(environ, given[TimeoutConfig]),
+            recorder=RecorderConfig.from_env(environ, given[RecorderConfig]),
+        )
+
+
+SETTINGS: Final[tuple[type[Any], ...]] = (
+    EvidenceConfig,
+    WatchdogConfig,
+    ProfilerConfig,
+    TimeoutConfig,
+    RecorderConfig,
+)
+
+IntrospectOptions: Final = make_dataclass(
+    "IntrospectOptions",
+    [
+        (option_of(variable), Any, None)
+        for config in SETTINGS
+        for variable in variables_of(config).values()
+    ],
+    frozen=True,
+    kw_only=True,
+)
+"""Every setting as one optional key: what ``instrumentation/development: {python: {introspect: ...}}`` may hold."""

@@ -1,0 +1,40 @@
+"""Names of our own span attributes and events; everybody else's come from ``opentelemetry.semconv``.
+
+The contract is: name and type of each of these never change within a major version.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# On the span.
+SLOW: Final = "otel_introspect.slow"
+"""bool, true: the span stayed open past the threshold."""
+SNAPSHOTS: Final = "otel_introspect.snapshots"
+"""int: how many snapshots the span carries."""
+
+# The event with one stack.
+STACK_SNAPSHOT_EVENT: Final = "otel_introspect.stack_snapshot"
+ELAPSED_MS: Final = "otel_introspect.elapsed_ms"
+"""int: how long the span had been open."""
+THRESHOLD_MS: Final = "otel_introspect.threshold_ms"
+"""int: the threshold in force."""
+SNAPSHOT_INDEX: Final = "otel_introspect.snapshot.index"
+"""int: 0 for the first snapshot of a span."""
+OBSERVER: Final = "otel_introspect.observer"
+"""string: who took it, ``thread``, ``signal`` or ``faulthandler``."""
+LATENESS_MS: Final = "otel_introspect.lateness_ms"
+"""int: how long after it was due it was taken."""
+TASK_STATE: Final = "otel_introspect.task.state"
+"""string: ``running``, ``awaiting`` or ``switched_out``; only where tasks or greenlets run."""
+REPEATED: Final = "otel_introspect.repeated"
+"""int: how many snapshots in a row, this one included, showed the identical stack."""
+STACK_FRAMES: Final = "otel_introspect.stack.frames"
+"""string[]: the whole stack, innermost frame first; only where ``code.stacktrace`` had to be cut."""
+
+# The event with the other threads.
+THREADS_EVENT: Final = "otel_introspect.threads"
+THREADS_TEXT: Final = "otel_introspect.threads.text"
+"""string: their stacks, identical ones grouped."""
+THREADS_COUNT: Final = "otel_introspect.threads.count"
+"""int: how many threads they were."""
