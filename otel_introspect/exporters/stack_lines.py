@@ -1,0 +1,67 @@
+"""A stack in Python's own text format as lines in which the application's frames stand out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from otel_introspect.engine.ownership import is_library
+from otel_introspect.exporters.styled import UNICODE, Glyphs, Line, Segment, harmless, shortened
+
+_FRAME: Final = re.compile(r'(\s*)File "(.+)", line (\d+), in (.*)')
+_CARETS: Final = re.compile(r"[\s^~]+")
+_INSTALLED: Final = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]|^.*[/\\]lib[/\\](?=python3\.\d+t?[/\\])")
+_MAX_LINES: Final = 200
+_MAX_CHARACTERS: Final = 200
+
+
+def stack_lines(text: str, glyphs: Glyphs = UNICODE) -> list[Line]:
+    """One or two lines for each frame of *text*, most recent call last as it came.
+
+    The application's frames have a sign before them, their path in full (so that a terminal makes it a link) and their
+    source. A library's frame is dimmed and its path begins inside site-packages; only the innermost has its source.
+    What is not a frame (how many were omitted, the heading of a thread) is kept as it is.
+    """
+    given = text.split("\n")
+    lines = list(_lines([line for line in given if line.strip()], glyphs))
+    if len(lines) <= _MAX_LINES:
+        return lines
+    left_out = len(lines) - _MAX_LINES
+    return [(Segment(f"{glyphs.ellipsis} {left_out} lines left out", "dim"),), *lines[left_out:]]
+
+
+def _lines(given: list[str], glyphs: Glyphs) -> Iterator[Line]:
+    library: bool | None = None  # whose frame we are in; None outside of any
+    indent = 0
+    for index, raw in enumerate(given):
+        frame = _FRAME.fullmatch(raw)
+        if frame is not None:
+            path, number, function = frame[2], frame[3], frame[4]
+            indent = len(frame[1])
+            library = is_library(path)
+            if library:
+                inside = _INSTALLED.sub("", path)
+                shown = path if inside == path else glyphs.ellipsis + "/" + inside
+                location = f'  File "{_fit(shown, glyphs)}", line {number}, in {_fit(function, glyphs)}'
+                yield (Segment(location, "dim"),)
+            else:
+                yield (
+                    Segment(glyphs.application, "application"),
+                    Segment(f'File "{_fit(path, glyphs, 500)}", line {number}, in ', "application"),
+                    Segment(_fit(function, glyphs), "application"),
+                )
+        elif library is not None and len(raw) - len(raw.lstrip()) > indent:
+            if _CARETS.fullmatch(raw):
+                continue
+            if not library:
+                yield (Segment("      " + _fit(raw.strip(), glyphs), "source"),)
+            elif index == len(given) - 1:
+                yield (Segment("      " + _fit(raw.strip(), glyphs), "dim"),)
+        else:
+            library = None
+            yield (Segment(_fit(raw.strip(), glyphs), "note"),)
+
+
+def _fit(text: str, glyphs: Glyphs, length: int = _MAX_CHARACTERS) -> str:
+    return shortened(harmless(text), length, glyphs)
