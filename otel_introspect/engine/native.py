@@ -1,0 +1,50 @@
+"""Threads and locks of the operating system, also where gevent has put its own in their place.
+
+Under gevent's patching a ``threading.Thread`` is a greenlet: it would not run while another one keeps the processor, which
+is just when it is needed. gevent keeps the originals.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Lock(Protocol):
+    """As much of a ``_thread.lock`` as is needed."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...  # noqa: FBT001, FBT002, D102 - as in CPython
+
+    def release(self) -> None: ...  # noqa: D102 - as in CPython
+
+
+def _original(name: str) -> Any:  # noqa: ANN401 - whatever the module has under that name
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("_thread"):
+        return monkey.get_original("_thread", name)
+    return getattr(sys.modules["_thread"], name)
+
+
+def _is_patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def allocate_lock() -> Lock:
+    """A lock that blocks the thread, not the greenlet."""
+    lock: Lock = _original("allocate_lock")()
+    return lock
+
+
+def start_thread(run: Callable[[], None], name: str) -> None:
+    """Start a daemon thread of the operating system.
+
+    Raises:
+        RuntimeError: If the interpreter is shutting down or can have no more threads.
+    """
+    if _is_patched():
+        _original("start_new_thread")(run, ())
+    else:
+        threading.Thread(target=run, name=name, daemon=True).start()

@@ -1,0 +1,80 @@
+"""Whose code a frame runs: the application's, a library's, the server's or our own."""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+from functools import lru_cache
+from types import CodeType
+from typing import Final
+
+OUR_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_ADAPTERS: Final = os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep
+
+# site-packages by name, not only by this interpreter's paths: an application may add other ones to sys.path.
+_LIBRARY_PATH: Final = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen ", re.ASCII)
+_STANDARD_LIBRARY: Final = tuple(
+    sorted(
+        {
+            os.path.abspath(path) + os.sep
+            for name in ("stdlib", "platstdlib", "purelib", "platlib")
+            if (path := sysconfig.get_paths().get(name))
+        }
+    )
+)
+
+# What stands around the application's code on a thread's stack and says nothing about the request: interpreter, threads,
+# servers, event loops, and OpenTelemetry's own wrappers around them.
+_SURROUNDINGS: Final = re.compile(
+    r"""
+    ^<frozen\ (runpy|importlib)
+    | [/\\](site|dist)-packages[/\\](
+          gunicorn|uvicorn|hypercorn|daphne|waitress|cheroot|granian|uvloop|gevent|eventlet|asgiref|werkzeug
+        | opentelemetry | wrapt | _pytest | pluggy
+      )[/\\]
+    | [/\\]lib[/\\]python3\.\d+t?[/\\](
+          asyncio[/\\] | concurrent[/\\]futures[/\\] | wsgiref[/\\] | multiprocessing[/\\]
+        | (threading|socketserver|runpy|selectors|contextlib|http[/\\]server)\.py$
+      )
+    | [/\\]bin[/\\](gunicorn|uvicorn|hypercorn|daphne|waitress-serve|celery|django-admin|opentelemetry-instrument)$
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+@lru_cache(maxsize=4096)
+def is_library(filename: str) -> bool:
+    """Whether code from *filename* is a library's: installed, standard, frozen into the interpreter, or ours."""
+    return (
+        filename.startswith((OUR_DIRECTORY, *_STANDARD_LIBRARY)) or _LIBRARY_PATH.search(filename) is not None
+    )
+
+
+def is_application(code: CodeType) -> bool:
+    """Whether *code* is the application's own, as opposed to a library's.
+
+    Dunder methods made from text, as ``dataclasses`` and ``namedtuple`` make them, are their library's.
+    """
+    filename = code.co_filename
+    if filename == "<string>" and code.co_name.startswith("__"):
+        return False
+    return not is_library(filename)
+
+
+@lru_cache(maxsize=4096)
+def is_surroundings(filename: str) -> bool:
+    """Whether code from *filename* belongs to what runs the application: the server, the event loop, the thread."""
+    return _SURROUNDINGS.search(filename) is not None
+
+
+@lru_cache(maxsize=4096)
+def is_ours(filename: str) -> bool:
+    """Whether code from *filename* is this package's own."""
+    return filename.startswith(OUR_DIRECTORY)
+
+
+@lru_cache(maxsize=4096)
+def is_doorway(filename: str) -> bool:
+    """Whether code from *filename* is an adapter of ours, inside which the request's own code begins."""
+    return filename.startswith(_ADAPTERS)

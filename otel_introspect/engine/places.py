@@ -1,0 +1,187 @@
+"""Where a span's code runs: on a thread, or in a task of an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Mapping
+from types import CodeType, FrameType
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from otel_introspect.engine.stacks import Capture, capture, outwards
+
+TaskState = Literal["running", "awaiting", "switched_out"]
+_MAX_CHAIN: Final = 1000
+
+
+class Sighting(NamedTuple):
+    """What was seen at a place: the stack, the thread it is on, and the task's state where there are tasks."""
+
+    capture: Capture
+    thread_id: int
+    task_state: TaskState | None = None
+
+
+class Place(Protocol):
+    """Something whose stack can be looked up from another thread."""
+
+    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+        """The stack now, given the innermost frame of each thread; None if there is none to be seen."""
+        ...
+
+
+class ThreadPlace:
+    """A thread that does one thing at a time."""
+
+    __slots__ = ("thread_id",)
+
+    def __init__(self, thread_id: int) -> None:
+        self.thread_id = thread_id
+
+    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+        """The stack of the thread."""
+        frame = frames.get(self.thread_id)
+        return None if frame is None else Sighting(capture(outwards(frame)), self.thread_id)
+
+
+class Handoff(NamedTuple):
+    """How a framework lets a task's synchronous parts run on a thread of their own.
+
+    Args:
+        waiting: The code of the coroutine in which the task waits for that thread.
+        serving: The code of the function in which that thread takes such work and does it.
+    """
+
+    waiting: CodeType
+    serving: CodeType
+
+
+class TaskPlace:
+    """A task, which shares its event loop's thread with others and may wait for work of its own on another thread.
+
+    Args:
+        task: Whose stack it is.
+        loop_thread_id: The thread that runs the task's event loop.
+        worker_id: The thread that serves the task's synchronous parts, if it is known.
+        handoff: How it is known that the task waits for that thread and that the thread works for it.
+    """
+
+    __slots__ = ("busy_worker_id", "handoff", "loop_thread_id", "task", "worker_id")
+
+    def __init__(
+        self,
+        task: asyncio.Task[Any],
+        loop_thread_id: int,
+        worker_id: int | None = None,
+        handoff: Handoff | None = None,
+    ) -> None:
+        self.task = task
+        self.loop_thread_id = loop_thread_id
+        self.worker_id = worker_id
+        self.handoff = handoff
+        # Set by an adapter for as long as it knows that this thread, and no other, does the task's work.
+        self.busy_worker_id: int | None = None
+
+    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+        """The stack of the task: of its thread while it runs, its chain of awaits while it is parked.
+
+        Never a frame of another task: the loop's thread is shown only down from this task's own outermost frame.
+        """
+        busy = self.busy_worker_id
+        if busy is not None and busy in frames:
+            return Sighting(capture(outwards(frames[busy])), busy, "running")
+        return self._running(frames) if is_current(self.task) else self._parked(frames)
+
+    def _running(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+        outermost = _frame_of(self.task.get_coro())
+        stack = []
+        for frame in outwards(frames.get(self.loop_thread_id)):
+            stack.append(frame)
+            if frame is outermost:
+                return Sighting(capture(stack), self.loop_thread_id, "running")
+        # Its outermost frame is not there: the thread has gone on to something else since its frames were taken.
+        return None
+
+    def _parked(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+        chain = await_chain(self.task)
+        if not chain or is_current(self.task):
+            return None  # it has ended, or runs again: what was walked may be torn
+        if self.handoff is not None and self.worker_id is not None and chain[-1].f_code is self.handoff.waiting:
+            served = _served_by(frames.get(self.worker_id), self.handoff.serving)
+            if served:
+                return Sighting(capture(served), self.worker_id, "running")
+        return Sighting(capture(reversed(chain)), self.loop_thread_id, "awaiting")
+
+
+def is_current(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* is the one that its event loop runs at this moment; from any thread."""
+    try:
+        return asyncio.current_task(task.get_loop()) is task
+    except RuntimeError:  # 3.14: the loop is closed or runs nowhere
+        return False
+
+
+def _served_by(frame: FrameType | None, serving: CodeType) -> list[FrameType]:
+    """The frames of the work that a serving thread does now, innermost first; none if it waits for work."""
+    inside = []
+    for each in outwards(frame):
+        if each.f_code is serving:
+            # While it waits, what it calls is a queue or a lock; while it works, a work item from its own file.
+            works = bool(inside) and inside[-1].f_code.co_filename == serving.co_filename
+            return inside if works else []
+        inside.append(each)
+    return []
+
+
+def await_chain(task: asyncio.Task[Any]) -> list[FrameType]:
+    """The frames of a parked task from its outermost coroutine to the ``await`` it is parked on.
+
+    Goes on into another task where the first one awaits it, directly or as part of a ``gather``.
+    """
+    chain: list[FrameType] = []
+    seen: set[int] = set()
+    waiting: asyncio.Task[Any] | None = task
+    while waiting is not None and id(waiting) not in seen:
+        seen.add(id(waiting))
+        awaited: object = waiting.get_coro()
+        while awaited is not None and len(chain) < _MAX_CHAIN:
+            frame = _frame_of(awaited)
+            if frame is not None:
+                chain.append(frame)
+            awaited = _awaited_by(awaited)
+        waiting = _task_behind(getattr(waiting, "_fut_waiter", None))
+    return chain
+
+
+def _frame_of(awaitable: object) -> FrameType | None:
+    for name in ("cr_frame", "gi_frame", "ag_frame"):
+        frame = getattr(awaitable, name, None)
+        if isinstance(frame, FrameType):
+            return frame
+    return None
+
+
+# They stand between two coroutines and have no attribute that leads on.
+_OPAQUE: Final = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "anext_awaitable"})
+
+
+def _awaited_by(awaitable: object) -> object:
+    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
+        awaited: object = getattr(awaitable, name, None)
+        if awaited is not None:
+            return awaited
+    if type(awaitable).__name__ in _OPAQUE:
+        for referent in gc.get_referents(awaitable):
+            if type(referent).__name__ in _OPAQUE or _frame_of(referent) is not None:
+                result: object = referent
+                return result
+    return None
+
+
+def _task_behind(future: object) -> asyncio.Task[Any] | None:
+    if isinstance(future, asyncio.Task):
+        return future
+    for child in getattr(future, "_children", ()):  # of asyncio.gather
+        if isinstance(child, asyncio.Task) and not child.done():
+            return child
+    return None

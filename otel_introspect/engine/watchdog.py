@@ -1,0 +1,295 @@
+"""The watchdog: decides when which open span is looked at, and has what it sees reported."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final, Literal, Protocol
+
+from otel_introspect.engine.clock import Clock, SystemClock
+from otel_introspect.engine.live_table import LiveTable, Watch
+from otel_introspect.engine.places import TaskState
+from otel_introspect.engine.stack_text import StackText, resolve
+from otel_introspect.engine.stacks import Capture, can_walk_other_threads, current_frames
+from otel_introspect.engine.threads import OtherThreads, other_threads, thread_name
+from otel_introspect.faults import count, fail_open, tell_once
+
+Observer = Literal["thread", "signal", "faulthandler"]
+
+_MILLISECOND: Final = 1_000_000
+# Spans that are looked at before the thread lets others have the interpreter: bounds how long it is away from its clock.
+_BATCH: Final = 100
+# A difference between the clocks that is no drift: somebody has set the wall clock.
+_CLOCK_STEP: Final = 100 * _MILLISECOND
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Snapshot:
+    """One stack of one span, taken once.
+
+    Args:
+        taken: Nanoseconds since the epoch.
+        capture: Where the span was, to compare with other snapshots.
+        stack: The same, to read.
+        thread_id: The thread that it was on.
+        thread_name: That thread's name; empty if it is not known.
+        elapsed_ms: How long the span had been open.
+        threshold_ms: The threshold in force.
+        observer: Who took it.
+        lateness_ms: How long after it was due it was taken.
+        remaining: How many more the span may get: what room must be left for.
+        task_state: What the span's task did, where it runs in one.
+        others: The other threads, where they were asked for.
+    """
+
+    taken: int
+    capture: Capture
+    stack: StackText
+    thread_id: int
+    thread_name: str
+    elapsed_ms: int
+    threshold_ms: int
+    observer: Observer
+    lateness_ms: int
+    remaining: int
+    task_state: TaskState | None = None
+    others: OtherThreads | None = None
+
+
+class Reporter(Protocol):
+    """Puts on a span what the watchdog has found out; its methods run on the introspector's thread."""
+
+    def has_room(self) -> bool:
+        """Whether the process may emit another snapshot at all now; if not, none is taken."""
+        ...
+
+    def adopt(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - the engine knows nothing of spans
+        """See to it that *watch* is closed before *span* ends, from now on."""
+        ...
+
+    def mark_slow(self, span: Any) -> None:  # noqa: ANN401 - as above
+        """Mark *span* as slow; it can't end meanwhile."""
+        ...
+
+    def report(self, span: Any, snapshot: Snapshot) -> bool:  # noqa: ANN401 - as above
+        """Add *snapshot* to *span*, which can't end meanwhile; False if there was no room for it."""
+        ...
+
+
+class Watchdog:
+    """Takes snapshots of the spans of a live table that stay open past a threshold, at 1, 2, 4, 8, ... times that.
+
+    Args:
+        table: The spans.
+        reporter: Where snapshots go.
+        threshold_ms: How long a span may stay open; positive.
+        max_snapshots: For each span.
+        all_threads: Whether a span's first snapshot comes with the other threads' stacks.
+        clock: What time it is.
+    """
+
+    def __init__(
+        self,
+        table: LiveTable,
+        reporter: Reporter,
+        *,
+        threshold_ms: int,
+        max_snapshots: int,
+        all_threads: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._table = table
+        self._reporter = reporter
+        self._threshold_ms = threshold_ms
+        self._threshold = threshold_ms * _MILLISECOND
+        self._max_snapshots = max_snapshots
+        self._all_threads = all_threads
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._due: list[tuple[int, int, Watch]] = []  # a heap of (monotonic time, tie-breaker, span)
+        self._sequence = 0
+        self._offset = self._clock.wall() - self._clock.monotonic()
+        self._looked = self._clock.monotonic()
+        self._since_swept = 0
+
+    def look(self) -> int | None:
+        """Look at every span that is due.
+
+        Returns:
+            In how many nanoseconds to look again at the latest; None if no span is open. Of a span that starts from now on,
+            nothing can be due earlier than after one threshold.
+        """
+        now = self._clock.monotonic()
+        self._notice_clock_step(now)
+        due = self._take_new(now)
+        while self._due and self._due[0][0] <= now and len(due) < _BATCH:
+            at, _, watch = heapq.heappop(self._due)
+            due.append((at, watch))
+        if due:
+            self._take_snapshots(due)
+        self._sweep()
+        return self._until_next(self._clock.monotonic())
+
+    def _until_next(self, now: int) -> int | None:
+        if not self._table:
+            return None
+        next_due = now + self._threshold
+        if self._due:
+            next_due = min(next_due, self._due[0][0])
+        head = self._head()
+        if head is not None:
+            next_due = min(next_due, head[1] - self._offset + self._threshold)
+        return max(next_due - now, 0)
+
+    def _head(self) -> tuple[Hashable, int] | None:
+        """The key and the start of the span that has been open longest without being slow yet."""
+        table = self._table.open
+        while table:
+            try:
+                key, (reference, _) = next(iter(table.items()))
+            except (RuntimeError, StopIteration):  # a request changed it between iter() and next()
+                continue
+            span = reference()
+            if span is not None:
+                return key, span.start_time
+            table.pop(key, None)  # forgotten without being ended
+        return None
+
+    def _take_new(self, now: int) -> list[tuple[int, Watch]]:
+        """Move the spans that have passed the threshold to the slow ones."""
+        due: list[tuple[int, Watch]] = []
+        while len(due) < _BATCH:
+            head = self._head()
+            if head is None:
+                break
+            key, start_time = head
+            # A start in the future, which a caller may set, must not keep the spans behind it from being looked at.
+            started = min(start_time - self._offset, now)
+            if started + self._threshold > now and start_time - self._offset <= now:
+                break
+            watch = self._table.turn_slow(key, started)
+            if watch is None:
+                continue
+            if started + self._threshold > now:
+                self._push(started + self._threshold, watch)
+            else:
+                due.append((started + self._threshold, watch))
+        return due
+
+    def _push(self, at: int, watch: Watch) -> None:
+        self._sequence += 1
+        heapq.heappush(self._due, (at, self._sequence, watch))
+
+    def _take_snapshots(self, due: list[tuple[int, Watch]]) -> None:
+        frames = current_frames()
+        can_walk = can_walk_other_threads()
+        if not can_walk:
+            tell_once(
+                logging.WARNING,
+                "otel_introspect: this is a free-threaded build with the GIL off, where no thread may read another's stack."
+                " Slow spans are marked, but get no stack snapshots.",
+            )
+        for at, watch in due:
+            with fail_open("taking a snapshot"):
+                span = watch.reference()
+                if span is None or watch.key not in self._table.slow:
+                    continue
+                self._look_at(span, watch, at, frames if can_walk else None)
+            self._schedule(watch)
+
+    def _look_at(self, span: Any, watch: Watch, at: int, frames: Mapping[int, FrameType] | None) -> None:  # noqa: ANN401 - see Reporter
+        first = not watch.looks
+        watch.looks += 1
+        if first:
+            self._reporter.adopt(span, watch)
+        snapshot = None
+        if frames is not None:
+            if self._reporter.has_room():
+                snapshot = self._snapshot(watch, at, frames)
+            else:
+                count("dropped", "process budget")
+        with watch.lock:
+            # Closed, or taken out of the table by somebody who could not know that there was something to close.
+            if watch.closed or watch.key not in self._table.slow:
+                return
+            if first:
+                self._reporter.mark_slow(span)
+            if snapshot is not None:
+                self._reporter.report(span, snapshot)
+
+    def _snapshot(self, watch: Watch, at: int, frames: Mapping[int, FrameType]) -> Snapshot | None:
+        sighting = watch.place.look(frames)
+        if sighting is None:
+            # It went on to something else between the frames' being taken and this look; others may have taken long.
+            sighting = watch.place.look(current_frames())
+        if sighting is None:
+            count("dropped", "no stack")
+            return None
+        now, taken = self._clock.monotonic(), self._clock.wall()
+        others = None
+        if self._all_threads and watch.looks == 1:
+            others = other_threads(current_frames(), sighting.thread_id)
+        return Snapshot(
+            taken=taken,
+            capture=sighting.capture,
+            stack=resolve(sighting.capture),
+            thread_id=sighting.thread_id,
+            thread_name=thread_name(sighting.thread_id),
+            elapsed_ms=(now - watch.started) // _MILLISECOND,
+            threshold_ms=self._threshold_ms,
+            observer="thread",
+            lateness_ms=max(now - at, 0) // _MILLISECOND,
+            remaining=max(self._max_snapshots - watch.looks, 0),
+            task_state=sighting.task_state,
+            others=others,
+        )
+
+    def _schedule(self, watch: Watch) -> None:
+        """Have *watch* looked at again at the next power of two times the threshold, if it may be."""
+        now = self._clock.monotonic()
+        multiple = 1
+        for _ in range(self._max_snapshots - 1):
+            multiple *= 2
+            at = watch.started + multiple * self._threshold
+            if at > now:
+                if not watch.closed:
+                    self._push(at, watch)
+                return
+
+    def _sweep(self) -> None:
+        """Drop slow spans that were forgotten without being ended, now and then: nobody else would."""
+        self._since_swept += 1
+        if self._since_swept < _BATCH:
+            return
+        self._since_swept = 0
+        for key, watch in list(self._table.slow.items()):
+            if watch.reference() is None:
+                self._table.discard(key)
+
+    def _notice_clock_step(self, now: int) -> None:
+        """Keep spans' starts, which are wall times, comparable with the monotonic clock when the wall clock is set.
+
+        Spans that were open by then are told from those that started since by whether their start lies within the time that
+        has passed since the last look.
+        """
+        offset = self._clock.wall() - now
+        step, before = offset - self._offset, self._offset
+        since_last_look = now - self._looked
+        self._looked = now
+        self._offset = offset
+        if abs(step) < _CLOCK_STEP:
+            return
+        for key, (reference, _) in list(self._table.open.items()):
+            span = reference()
+            if span is None or now - since_last_look <= span.start_time - offset <= now:
+                continue
+            watch = self._table.turn_slow(key, min(span.start_time - before, now))
+            if watch is not None:
+                self._push(watch.started + self._threshold, watch)
+
+    def forget(self) -> None:
+        """Drop all spans and deadlines."""
+        self._table.clear()
+        self._due.clear()

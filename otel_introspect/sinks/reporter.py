@@ -1,0 +1,201 @@
+"""The reporter: makes span attributes and events of what the watchdog saw, within the bounds."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from opentelemetry.semconv._incubating.attributes.thread_attributes import THREAD_ID, THREAD_NAME
+from opentelemetry.semconv.attributes.code_attributes import (
+    CODE_FILE_PATH,
+    CODE_FUNCTION_NAME,
+    CODE_LINE_NUMBER,
+    CODE_STACKTRACE,
+)
+from opentelemetry.trace import Span
+from opentelemetry.util.types import AttributeValue
+
+from otel_introspect import semconv
+from otel_introspect.config import EvidenceConfig
+from otel_introspect.engine.clock import Clock, SystemClock
+from otel_introspect.engine.live_table import Watch
+from otel_introspect.engine.stack_text import cut, shorts
+from otel_introspect.engine.watchdog import Snapshot
+from otel_introspect.faults import count, fail_open
+from otel_introspect.sinks import Sink
+from otel_introspect.sinks.budget import ProcessBudget, SpanLedger, SpanLedgers, size_of
+from otel_introspect.sinks.span_events import SpanEventSink, set_attribute
+
+# An event's keys and numbers, beside its text.
+_ENVELOPE: Final = 600
+# The least that is kept for each later snapshot of the span.
+_RESERVE: Final = 1_300
+# Later snapshots than these are improbable, and are not saved for.
+_LOOKAHEAD: Final = 4
+# Below this a text says nothing any more.
+_LEAST_TEXT: Final = 200
+
+
+class SpanReporter:
+    """Adds snapshots to spans; nothing of it ever is longer, for a span or for the process, than it may be.
+
+    Args:
+        config: The sinks and the longest string.
+        clock: For the process's budget.
+        sinks: Instead of those that *config* names.
+    """
+
+    def __init__(
+        self, config: EvidenceConfig, *, clock: Clock | None = None, sinks: Sequence[Sink] | None = None
+    ) -> None:
+        # Log records (EVENTS=log) are to come; until then their place is taken by span events, and the user is told.
+        self._sinks: Sequence[Sink] = (SpanEventSink(),) if sinks is None else sinks
+        self._max_bytes = config.max_attribute_bytes
+        self._budget = ProcessBudget(SystemClock() if clock is None else clock)
+        self._ledgers = SpanLedgers()
+
+    def has_room(self) -> bool:
+        """Whether the process may emit another snapshot now."""
+        return self._budget.has_room()
+
+    def adopt(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
+        """Have *watch* closed before *span* ends: an ended span is read-only, and warns who writes to it."""
+        with fail_open("adopting a slow span"):
+            adopt = getattr(span, "close_before_end", None)
+            if adopt is not None:
+                adopt(watch)
+            else:
+                close_before_end(span, watch)
+
+    def mark_slow(self, span: Any) -> None:  # noqa: ANN401 - as above
+        """Say on the span that it is slow."""
+        if span.is_recording():
+            set_attribute(span, semconv.SLOW, value=True)
+            set_attribute(span, semconv.SNAPSHOTS, self._ledgers.of(span).snapshots)
+
+    def report(self, span: Any, snapshot: Snapshot) -> bool:  # noqa: ANN401 - as above
+        """Add *snapshot*, and the other threads if it has them; False if there was no room."""
+        if not span.is_recording():
+            return False
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            attributes = self._snapshot_attributes(snapshot, ledger)
+            if attributes is None or not self._emit(
+                span, semconv.STACK_SNAPSHOT_EVENT, attributes, snapshot.taken, ledger
+            ):
+                return False
+            ledger.snapshots += 1
+            set_attribute(span, semconv.SNAPSHOTS, ledger.snapshots)
+            if snapshot.others is not None and not ledger.threads_shown:
+                ledger.threads_shown = True
+                text = snapshot.others.text(min(self._max_bytes, self._fair_share(ledger, snapshot.remaining)))
+                others: dict[str, AttributeValue] = {
+                    semconv.THREADS_TEXT: text,
+                    semconv.THREADS_COUNT: snapshot.others.count,
+                }
+                self._emit(span, semconv.THREADS_EVENT, others, snapshot.taken, ledger)
+        return True
+
+    def after_fork(self) -> None:
+        """Make a forked child's copy usable."""
+        self._ledgers.after_fork()
+
+    def _fair_share(self, ledger: SpanLedger, remaining: int) -> int:
+        """What one text may have so that each snapshot that is still to come has the same."""
+        return ledger.left // (min(remaining, _LOOKAHEAD) + 1) - _ENVELOPE
+
+    def _snapshot_attributes(self, snapshot: Snapshot, ledger: SpanLedger) -> dict[str, AttributeValue] | None:
+        room = min(self._max_bytes, self._fair_share(ledger, snapshot.remaining))
+        if room < min(_LEAST_TEXT, self._max_bytes):
+            count("dropped", "span budget")
+            return None
+        text, was_cut = snapshot.stack.text(room)
+        repeated = ledger.note(snapshot.capture)
+        attributes: dict[str, AttributeValue] = {
+            CODE_STACKTRACE: text,
+            THREAD_ID: snapshot.thread_id,
+            THREAD_NAME: cut(snapshot.thread_name, min(self._max_bytes, _LEAST_TEXT)),
+            semconv.ELAPSED_MS: snapshot.elapsed_ms,
+            semconv.THRESHOLD_MS: snapshot.threshold_ms,
+            semconv.SNAPSHOT_INDEX: ledger.snapshots,
+            semconv.OBSERVER: snapshot.observer,
+            semconv.LATENESS_MS: snapshot.lateness_ms,
+            semconv.REPEATED: repeated,
+        }
+        if snapshot.task_state is not None:
+            attributes[semconv.TASK_STATE] = snapshot.task_state
+        culprit = snapshot.stack.culprit()
+        if culprit is not None:
+            attributes[CODE_FUNCTION_NAME] = cut(culprit.function, min(self._max_bytes, _LEAST_TEXT))
+            attributes[CODE_FILE_PATH] = cut(culprit.file, min(self._max_bytes, 2 * _LEAST_TEXT))
+            attributes[CODE_LINE_NUMBER] = culprit.line
+        if was_cut:
+            frames = self._frames(snapshot, ledger, size_of(semconv.STACK_SNAPSHOT_EVENT, attributes), repeated)
+            if frames:
+                attributes[semconv.STACK_FRAMES] = frames
+        return attributes
+
+    def _frames(self, snapshot: Snapshot, ledger: SpanLedger, already: int, repeated: int) -> list[str]:
+        """The whole stack, a line each, if it fits; of a stack that has been shown before, all of it or nothing."""
+        room = ledger.left - already - min(snapshot.remaining, _LOOKAHEAD) * _RESERVE - len(semconv.STACK_FRAMES)
+        lines = shorts(snapshot.stack.frames, snapshot.stack.omitted, self._max_bytes)
+        total, kept = 0, 0
+        for line in lines:
+            total += size_of("", {"": line})
+            if total > room:
+                break
+            kept += 1
+        if kept == len(lines):
+            return lines
+        if repeated > 1 or not kept:
+            return []
+        note = cut(f"[{len(lines) - kept + 1} outer frames omitted]", self._max_bytes)
+        return [*lines[: kept - 1], note]
+
+    def _emit(
+        self, span: Span, name: str, attributes: dict[str, AttributeValue], timestamp: int, ledger: SpanLedger
+    ) -> bool:
+        size = size_of(name, attributes)
+        if size > ledger.left:
+            count("dropped", "span budget")
+            return False
+        if not self._budget.has_room(size):
+            count("dropped", "process budget")
+            return False
+        taken = False
+        for sink in self._sinks:
+            with fail_open(f"emitting to {type(sink).__name__}"):
+                taken = sink.emit(span, name, attributes, timestamp) or taken
+        if taken:
+            ledger.left -= size
+            self._budget.spend(size)
+        return taken
+
+
+def close_before_end(span: Any, watch: Watch) -> None:  # noqa: ANN401 - any object with an end()
+    """Have *watch* closed when ``span.end`` is called, before it does anything.
+
+    Only this one instance is touched, and only once it is slow. An ``end`` that is running already can't be caught: then
+    the SDK may warn once that an ended span was written to.
+    """
+    earlier: Callable[..., None] | None = vars(span).get("end")
+    reference = weakref.ref(span)  # a strong one would be a cycle, and keep a forgotten span until the collector runs
+
+    def end(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on as they are
+        with fail_open("closing a span's evidence"):
+            watch.close()
+        ending = reference()
+        if ending is None:
+            return
+        if vars(ending).get("end") is end:
+            if earlier is None:
+                del ending.end
+            else:
+                ending.end = earlier
+        if earlier is not None:
+            earlier(*args, **kwargs)
+        else:
+            type(ending).end(ending, *args, **kwargs)
+
+    span.end = end
