@@ -115,7 +115,7 @@ def versions(python: Path) -> str:
     """Say in a line what the tests will meet."""
     script = (
         "import platform, importlib.metadata as m;"
-        "print('Python', platform.python_version(), *(f'{n} {m.version(n)}' for n in"
+        "print('Python ' + platform.python_version(), *(f'{n} {m.version(n)}' for n in"
         " ('opentelemetry-sdk', 'opentelemetry-instrumentation', 'Django')), sep=', ')"
     )
     return subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True).stdout.strip()
