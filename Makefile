@@ -58,7 +58,7 @@ types: $(VENV)/.test $(VENV)/.lint ## Mypy, strict
 
 imports: $(VENV)/.test $(VENV)/.lint ## The import contracts: which part may know of which
 	@echo "==> import contracts"
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 docstrings: $(VENV)/.lint ## Every test says in a sentence what it promises
 	@echo "==> docstrings of the tests"
