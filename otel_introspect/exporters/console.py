@@ -6,10 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 from weakref import WeakMethod
 
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_introspect import faults
@@ -18,6 +17,9 @@ from otel_introspect.exporters.styled import Line
 from otel_introspect.exporters.terminal import glyphs_for, write
 from otel_introspect.exporters.trace_buffer import DEFAULT_MAX_SPANS, Trace, TraceBuffer
 from otel_introspect.exporters.trace_tree import render
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
 
 
 class IntrospectConsoleExporter(SpanExporter):

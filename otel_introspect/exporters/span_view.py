@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # a file of OTLP JSON is read without the SDK
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES: Final = ("UNSET", "OK", "ERROR")
 _SERVICE_NAME: Final = "service.name"
+_MAX_DIGITS: Final = 32
 
 # opentelemetry.proto.trace.v1.SpanFlags: whether it is known that the parent is remote, and whether it is.
 _HAS_IS_REMOTE: Final = 0x100
@@ -150,11 +151,11 @@ def _object(value: object) -> Mapping[str, Any]:
     return value
 
 
-def _attributes(pairs: Any) -> dict[str, Any]:
+def _attributes(pairs: Any) -> dict[str, Any]:  # noqa: ANN401 - from JSON: whatever is there
     return {str(pair.get("key")): _value(pair.get("value") or {}) for pair in pairs or ()}
 
 
-def _value(value: Mapping[str, Any]) -> Any:
+def _value(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of whatever type the attribute is
     for key, content in value.items():
         if key == "intValue":
             return _integer(content)
@@ -173,7 +174,7 @@ def _integer(value: object) -> int:
     if isinstance(value, float):
         return int(value) if isfinite(value) else 0
     text = str(value or "0")
-    return int(text) if len(text) < 32 and text.lstrip("-").isdecimal() else 0
+    return int(text) if len(text) < _MAX_DIGITS and text.lstrip("-").isdecimal() else 0
 
 
 def _named(value: object, names: tuple[str, ...], prefix: str) -> str:

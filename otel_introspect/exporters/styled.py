@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from otel_introspect.engine.stack_text import one_line
 
@@ -18,6 +18,10 @@ class Segment(NamedTuple):
 
 Line = tuple[Segment, ...]
 
+_ONE_DECIMAL_UNTIL: Final = 9.95
+_SECONDS_FROM: Final = 999.5
+_NOT_A_DURATION: Final = 1e15
+
 
 class Glyphs(NamedTuple):
     """The characters to draw with."""
@@ -32,7 +36,7 @@ class Glyphs(NamedTuple):
     application: str
 
 
-UNICODE: Final = Glyphs("├─ ", "└─ ", "│  ", "   ", " · ", "×", "…", "> ")
+UNICODE: Final = Glyphs("├─ ", "└─ ", "│  ", "   ", " · ", "\N{MULTIPLICATION SIGN}", "…", "> ")
 ASCII: Final = Glyphs("|- ", "`- ", "|  ", "   ", " - ", "x", "...", "> ")
 
 
@@ -61,15 +65,15 @@ def duration(nanoseconds: float) -> str:
     ('1.84 s', '12 ms', '0.2 ms')
     """
     milliseconds = nanoseconds / 1e6
-    if milliseconds < 9.95:
+    if milliseconds < _ONE_DECIMAL_UNTIL:
         return f"{milliseconds:.1f} ms"
-    if milliseconds < 999.5:
+    if milliseconds < _SECONDS_FROM:
         return f"{milliseconds:.0f} ms"
     return f"{milliseconds / 1000:.2f} s"
 
 
-def milliseconds_of(value: Any) -> str:
+def milliseconds_of(value: object) -> str:
     """The value of an attribute in milliseconds as a duration; anything else as it is."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _NOT_A_DURATION:
         return duration(value * 1e6)
     return harmless(value)

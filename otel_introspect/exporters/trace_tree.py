@@ -37,6 +37,7 @@ _PATH: Final = (http_attributes.HTTP_ROUTE, url_attributes.URL_PATH, "http.targe
 _STATUS_CODE: Final = (http_attributes.HTTP_RESPONSE_STATUS_CODE, "http.status_code")
 _STATEMENT: Final = (db_attributes.DB_QUERY_TEXT, "db.statement")
 
+_SERVER_ERROR: Final = 500
 _EXCEPTION_EVENT: Final = "exception"
 _MAX_NAME: Final = 120
 _MAX_VALUE: Final = 110
@@ -44,7 +45,10 @@ _MAX_DEPTH: Final = 30
 _MAX_CHILDREN: Final = 25
 _MAX_EVENTS: Final = 64
 _ALIKE_FROM: Final = 3
+_TOO_MANY_FROM: Final = 10
 _SHARE_FROM: Final = 0.1
+_GUILTY_FROM: Final = 0.5
+_SHARE_FROM_NS: Final = 10_000_000
 
 
 def by_trace(spans: Iterable[SpanView]) -> list[Trace]:
@@ -163,9 +167,8 @@ class _Renderer:
     def _take_all_below(self, groups: Sequence[_Alike]) -> list[SpanView]:
         found = [span for group in groups for span in group.spans]
         for span in found:  # grows while it is walked: no recursion, however deep
-            for child in self._children.get(span.span_id, ()):
-                if self._unvisited.pop(id(child), None) is not None:
-                    found.append(child)
+            below = self._children.get(span.span_id, ())
+            found += [child for child in below if self._unvisited.pop(id(child), None) is not None]
         return found
 
     def _left_out(self, spans: Sequence[SpanView]) -> Segment:
@@ -182,12 +185,12 @@ class _Renderer:
         name = shortened(harmless(span.name), _MAX_NAME, glyphs) or "(no name)"
         yield Segment(name, "name")
         if count > 1:
-            yield Segment(f" {glyphs.times}{count}", "slow" if count >= 10 else "name")
+            yield Segment(f" {glyphs.times}{count}", "slow" if count >= _TOO_MANY_FROM else "name")
         spent = alike.duration_ns
         share = spent / whole.duration_ns if whole.duration_ns and span is not whole else 0
         # Several threads' worth of children may come to more than their parent.
-        percent = f" ({share:.0%})" if share >= _SHARE_FROM else ""
-        hot = span.slow or (whole.slow and share >= 0.5)
+        percent = f" ({share:.0%})" if share >= _SHARE_FROM and spent >= _SHARE_FROM_NS else ""
+        hot = span.slow or (whole.slow and share >= _GUILTY_FROM)
         yield Segment(f"  {duration(spent)}{percent}", "slow" if hot else "plain")
         if count > 1:
             longest = max(each.duration_ns for each in alike.spans)
@@ -202,12 +205,14 @@ class _Renderer:
     def _attributes(self, span: SpanView) -> Iterator[Segment]:
         code = _first(span.attributes, _STATUS_CODE)
         if code is not None:
-            failed = isinstance(code, int) and code >= 500
+            failed = isinstance(code, int) and code >= _SERVER_ERROR
             yield Segment(f"  {shortened(harmless(code), 20, self._glyphs)}", "error" if failed else "plain")
         for keys in (_METHOD, _PATH, _STATEMENT):
             value = _first(span.attributes, keys)
-            text = shortened(harmless(value), _MAX_VALUE, self._glyphs) if value is not None else ""
-            if text and text.strip("/") not in span.name:
+            # A statement is written on several lines for those who read its source.
+            text = harmless(" ".join(str(value).split()) if isinstance(value, str) else value)
+            text = shortened(text, _MAX_VALUE, self._glyphs)
+            if value is not None and (text.strip("/") or text) not in span.name:
                 yield Segment(f"  {text}", "dim")
 
     def _details(self, span: SpanView) -> Iterator[Line]:
@@ -285,7 +290,7 @@ class _Renderer:
         yield (Segment(f"after {after}", "dim"), Segment(f"{name}  "), Segment(shown, "dim"))
 
 
-def _first(attributes: Mapping[str, Any], keys: Iterable[str]) -> Any:
+def _first(attributes: Mapping[str, Any], keys: Iterable[str]) -> object:
     return next((attributes[key] for key in keys if key in attributes), None)
 
 
