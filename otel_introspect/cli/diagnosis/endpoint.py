@@ -88,7 +88,7 @@ def _grpc(here: Surroundings, source: str, url: str) -> Endpoint | Finding:
     if parts.scheme in _GRPC_SCHEMES:
         return note(TOPIC, f"{source}={url} is not checked: a gRPC name without host and port.")
     insecure = (here.value("OTEL_EXPORTER_OTLP_TRACES_INSECURE") or here.value("OTEL_EXPORTER_OTLP_INSECURE")).lower()
-    if parts.netloc:
+    if parts.netloc or parts.scheme in ("http", "https"):
         tls = parts.scheme == "https" or insecure == "false"
     else:
         # gRPC takes host:port as well, but then means TLS unless it is told otherwise.

@@ -104,7 +104,7 @@ def _launcher_on_path(here: Surroundings, version: str) -> Iterator[Finding]:
     if here.launcher is None:
         where = ours / LAUNCHER if ours else LAUNCHER
         yield note("launcher", f"{LAUNCHER} {version} is installed but not on PATH.", f"Start it as {where}.")
-    elif ours and here.launcher.parent.resolve() != ours.resolve():
+    elif ours and here.launcher.resolve().parent != ours.resolve():
         yield note(
             "launcher",
             f"the {LAUNCHER} on PATH, {here.launcher}, is that of another environment than this one: "

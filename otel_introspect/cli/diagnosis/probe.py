@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 Step = Literal["resolve", "connect", "tls", "request"]
-Outcome = Literal["resolve", "connect", "tls", "request", "http", "http2", "http1", "silent"]
+Outcome = Literal["resolve", "connect", "tls", "request", "http", "http2", "foreign", "silent"]
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """What an HTTP/2 client says first, with empty settings."""
@@ -62,8 +62,8 @@ class Answer:
     """What came of it.
 
     Args:
-        outcome: The step that failed, or what was met: ``http`` (with *status*), ``http2``, ``http1`` where HTTP/2 was
-            expected, ``silent`` (connected; said nothing, or was not asked).
+        outcome: The step that failed, or what was met: ``http`` (with *status*), ``http2``, ``foreign`` (said
+            something that is not HTTP/2), ``silent`` (connected; said nothing, or was not asked).
         detail: The error in words, or the place of a redirect.
         status: HTTP status.
     """
@@ -147,12 +147,12 @@ def _open_http2(connection: socket.socket) -> Answer:
             heard += more
     except OSError:
         pass  # it did accept the connection, and some proxies say nothing until they are asked for a service
-    if heard.startswith(b"HTTP/1"):
-        return Answer(outcome="http1")
+    if not heard:
+        return Answer(outcome="silent")
     # A frame's header: three bytes of length, one of type. The first frame of an HTTP/2 server is its settings.
     if len(heard) == _FRAME_HEADER and heard[3] == _SETTINGS_TYPE:
         return Answer(outcome="http2")
-    return Answer(outcome="silent")
+    return Answer(outcome="foreign")
 
 
 def main() -> None:

@@ -73,10 +73,10 @@ def verdict(endpoint: Endpoint, answer: Answer | probe.Step | None) -> Finding:
 
 
 def _other(endpoint: Endpoint, answer: Answer) -> Finding:
-    if answer.outcome == "http1":
+    if answer.outcome == "foreign":
         return problem(
             TOPIC,
-            f"{endpoint.url} answers in HTTP/1, but gRPC is HTTP/2. Probably it is a collector's port for "
+            f"{endpoint.url} does not answer in HTTP/2, which gRPC is. Probably it is a collector's port for "
             "http/protobuf.",
             "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or the collector's gRPC port (usually 4317) in "
             f"{endpoint.variable}",

@@ -156,7 +156,7 @@ def sentence(config: WatchdogConfig) -> str:
     times = [config.threshold * 2**index for index in range(min(config.max_snapshots, _MAX_TIMES_SHOWN))]
     in_seconds = config.threshold % 1000 == 0
     shown = ", ".join(str(each // 1000 if in_seconds else each) for each in times)
-    more = ", ..." if config.max_snapshots > _MAX_TIMES_SHOWN else ""
+    more = " and so on" if config.max_snapshots > _MAX_TIMES_SHOWN else ""
     count = "one snapshot" if config.max_snapshots == 1 else f"up to {config.max_snapshots} snapshots"
     when = f"{shown} {'s' if in_seconds else 'ms'}{more}"
     threads = " The stacks of the other threads are added once." if config.all_threads else ""

@@ -26,6 +26,7 @@ DISTROS: Final = "opentelemetry_distro"
 SAMPLERS: Final = "opentelemetry_traces_sampler"
 TELEMETRY: Final[tuple[Telemetry, ...]] = ("traces", "metrics", "logs")
 _SDK: Final = "opentelemetry-sdk"
+_INSTRUMENTATION: Final = "opentelemetry-instrumentation"
 _CONFIGURATION: Final = "opentelemetry-configuration"
 
 
@@ -78,7 +79,7 @@ class Surroundings:
         interpreter: The Python.
         directory: Where we were started; the launcher puts it on the application's path. None if it is gone.
         launcher: The ``opentelemetry-instrument`` that the shell would start, if any.
-        scripts: Where this environment keeps its commands.
+        scripts: Where this environment keeps its own ``opentelemetry-instrument``.
         sdk_variables: The text of the SDK's own list of environment variables; empty if it cannot be read.
         reads_files: Whether what reads configuration files is installed: in older SDKs a part, now a distribution.
     """
@@ -111,6 +112,8 @@ class Surroundings:
 
     def has_module(self, dotted: str) -> bool:
         """Whether the application could import a module. Looks for its file and imports nothing, no parent either."""
+        if not all(part.isidentifier() for part in dotted.split(".")):
+            return False
         spec: ModuleSpec | None = None
         name = ""
         for part in dotted.split("."):
@@ -141,7 +144,6 @@ def gather(environ: Mapping[str, str] | None = None) -> Surroundings:
     """Look around, without importing or starting anything."""
     environ = dict(os.environ if environ is None else environ)
     launcher = shutil.which(LAUNCHER, path=environ.get("PATH"))
-    scripts = sysconfig.get_path("scripts")
     versions = dict(_versions())
     return Surroundings(
         environ=environ,
@@ -150,7 +152,7 @@ def gather(environ: Mapping[str, str] | None = None) -> Surroundings:
         interpreter=_interpreter(),
         directory=_directory(),
         launcher=Path(launcher) if launcher else None,
-        scripts=Path(scripts) if scripts else None,
+        scripts=_scripts(),
         sdk_variables=_sdk_variables(),
         reads_files=_CONFIGURATION in versions or _in_sdk("_configuration/file/__init__.py").is_file(),
     )
@@ -188,6 +190,19 @@ def _interpreter() -> Interpreter:
         free_threaded=bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         gil=bool(is_gil_enabled()) if is_gil_enabled else True,
     )
+
+
+def _scripts() -> Path | None:
+    # What was installed for one user, or under a prefix, is not where sysconfig says.
+    try:
+        distribution = metadata.distribution(_INSTRUMENTATION)
+        for each in distribution.files or ():
+            if each.stem == LAUNCHER:
+                return Path(str(distribution.locate_file(each))).resolve().parent
+    except (metadata.PackageNotFoundError, OSError, UnicodeError):
+        pass
+    scripts = sysconfig.get_path("scripts")
+    return Path(scripts) if scripts else None
 
 
 def _directory() -> Path | None:
