@@ -172,6 +172,7 @@ def test_http_at_the_grpc_port_is_a_problem(listener):
     finding = checked("http", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{address}")
 
     assert finding.level is Level.PROBLEM
+    assert "(what it says is not HTTP/1)" in finding.message
     assert "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in finding.remedy
 
 

@@ -97,8 +97,11 @@ def knock(target: Target, step: Callable[[Step], None]) -> Answer:
             step("request")
             try:
                 return _post(connection, target) if target.kind == "http" else _open_http2(connection)
-            except (OSError, ValueError, http.client.HTTPException) as error:
+            except (OSError, ValueError) as error:  # among them a server that closes without an answer
                 return Answer(outcome="request", detail=str(error) or type(error).__name__)
+            except http.client.HTTPException:
+                # Its text is what the server said: bytes of another protocol.
+                return Answer(outcome="request", detail="what it says is not HTTP/1")
 
 
 def _connect(addresses: Sequence[tuple[Any, ...]], seconds: float) -> socket.socket | Answer:

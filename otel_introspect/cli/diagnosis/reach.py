@@ -86,7 +86,8 @@ def _other(endpoint: Endpoint, answer: Answer) -> Finding:
             TOPIC,
             f"{endpoint.url} accepts the connection, but does not answer an HTTP/1 request ({answer.detail}). "
             "Probably it is a collector's port for gRPC.",
-            f"OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or the collector's HTTP port (usually 4318) in {endpoint.variable}",
+            f"OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or the collector's HTTP port (usually 4318) in {endpoint.variable}, or "
+            "https:// there if it speaks TLS",
         )
     if endpoint.proxy:
         return note(TOPIC, f"{endpoint.url} is reached through the proxy {endpoint.proxy}; only that was checked.")
