@@ -86,6 +86,8 @@ class Forwarder:
 
     def finish(self, seconds: float) -> None:
         """Wait until all is sent, for *seconds* at most."""
+        if not self._thread.is_alive():
+            return
         try:
             self._waiting.put(None, timeout=seconds)
         except queue.Full:
@@ -99,5 +101,8 @@ class Forwarder:
                 request = urllib.request.Request(self.to.url, body, headers)  # noqa: S310 - http(s) only, see destination()
                 with urllib.request.urlopen(request, timeout=_SEND_SECONDS):  # noqa: S310
                     self.sent += 1
+            except urllib.error.HTTPError as error:
+                self.problem = f"HTTP status {error.code} ({error.reason})"
+                error.close()
             except Exception as error:  # noqa: BLE001 - refused, unreachable, not HTTP at all: told once, at the end
                 self.problem = str(getattr(error, "reason", None) or error)

@@ -44,9 +44,16 @@ class Session:
 
     def run(self) -> int:
         """The exit status."""
-        started = time.monotonic()
         to = destination(self._environ)
         forwarder = Forwarder(to) if to is not None else None
+        try:
+            return self._run(forwarder)
+        finally:
+            if forwarder is not None:
+                forwarder.finish(0)
+
+    def _run(self, forwarder: Forwarder | None) -> int:
+        started = time.monotonic()
         try:
             receiver = SpanReceiver(self._output, self._arrived.put, forwarder)
         except OSError as error:

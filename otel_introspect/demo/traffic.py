@@ -26,6 +26,7 @@ def fetch(url: str, timeout: float = REQUEST_SECONDS) -> str:
             while response.read(_READ_AT_ONCE):
                 pass
     except urllib.error.HTTPError as error:
+        error.close()
         return f"HTTP status {error.code}"
     except OSError as error:
         return str(getattr(error, "reason", None) or error) or type(error).__name__
