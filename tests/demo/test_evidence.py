@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from otel_introspect.demo.evidence import Evidence
@@ -11,27 +13,25 @@ from otel_introspect.exporters.span_view import EventView, SpanView
 VISIT = SlowVisit("a slow thing", "/slow/", "slow/", "the_slow_part", "look here")
 
 
-def span(route, function=None, *, slow=False, span_id="1", parent_id=""):
+def span(route, function=None, *, slow=False):
     events = ()
     if function:
         stack = f'  File "/srv/a.py", line 1, in {function}'
         events = (EventView("otel_introspect.stack_snapshot", 0, {"code.stacktrace": stack}),)
-    attributes = {"http.route": route} if route is not None else {}
+    attributes = {"http.route": route}
     if slow:
         attributes["otel_introspect.slow"] = True
     return SpanView(
-        f"trace of {route or parent_id}",
-        span_id,
-        parent_id,
-        not parent_id,
-        "",
-        "",
-        0,
-        5,
-        "UNSET",
-        "",
-        attributes,
-        events,
+        trace_id=f"trace of {route}",
+        span_id="1",
+        parent_id="",
+        entry=True,
+        name="",
+        kind="SERVER",
+        start_ns=0,
+        end_ns=5,
+        attributes=attributes,
+        events=events,
     )
 
 
@@ -73,10 +73,8 @@ def test_evidence_on_the_span_of_a_streamed_body_counts(evidence):
     A span that comes after its trace, without a route of its own, counts for the request that it belongs to.
     """
     evidence.add([span("slow/")])
-    late = SpanView(
-        "trace of slow/", "2", "1", False, "body", "INTERNAL", 0, 5, attributes={"otel_introspect.slow": True},
-        events=(EventView("otel_introspect.stack_snapshot", 0, {"code.stacktrace": "in the_slow_part"}),),
-    )  # fmt: skip
+    body = span("slow/", "the_slow_part", slow=True)
+    late = replace(body, span_id="2", parent_id="1", entry=False, attributes={"otel_introspect.slow": True})
 
     (arrival,) = evidence.add([late])
 

@@ -64,12 +64,18 @@ def test_nothing_is_left_when_the_shop_is_closed(shop, monkeypatch, tmp_path):
     monkeypatch.setattr(Shop, "_prepare", lambda _self: None)
     monkeypatch.setattr(server, "command", lambda _fd: [sys.executable, "-c", "import time; time.sleep(60)"])
 
-    with pytest.raises(KeyboardInterrupt), shop:
-        process = shop._process
-        assert shop.running()
-        raise KeyboardInterrupt
+    processes = []
 
-    assert process.returncode is not None
+    def interrupted():
+        with shop:
+            processes.append(shop._process)
+            assert shop.running()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert processes[0].returncode is not None
     assert not shop.running()
     assert list(tmp_path.iterdir()) == []
 
