@@ -31,7 +31,8 @@ def doctor(*, as_json: bool) -> None:
 
     Looks at what is installed and at the environment variables, and knocks at the exporter's endpoint (2 seconds at
     most, no span is sent). Nothing is instrumented and nothing of the application is imported. Run it where, and with
-    the environment with which, the application is started: variables count, flags of the launcher are not seen.
+    the environment with which, the application is started. Flags of the launcher count only if it starts the doctor:
+    opentelemetry-instrument FLAGS otel-introspect doctor
 
     \b
     ok       as it should be

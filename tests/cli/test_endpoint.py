@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from otel_introspect.cli.diagnosis import endpoint, reach
+from otel_introspect.cli.diagnosis import endpoint, probe, reach
 from otel_introspect.cli.diagnosis.finding import Finding, Level
 from otel_introspect.cli.diagnosis.surroundings import Surroundings
 
@@ -210,6 +210,57 @@ def test_a_server_that_does_not_come_to_an_end_is_given_up(listener, manner):
     assert finding.level is Level.PROBLEM
     assert "within 2 s" in finding.message
     assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    ("scheme", "says", "outcome", "steps"),
+    [
+        ("tcp", b"", "silent", "resolve connect"),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "http", "resolve connect request"),
+        ("http", HTTP2_SETTINGS, "request", "resolve connect request"),
+        ("http", b"", "request", "resolve connect request"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "tls", "resolve connect tls"),
+        ("grpc", HTTP2_SETTINGS, "http2", "resolve connect request"),
+        ("grpc", b"HTTP/1.1 400 Bad Request\r\n\r\n", "foreign", "resolve connect request"),
+        ("grpc", b"", "silent", "resolve connect request"),
+    ],
+)
+def test_each_step_is_announced_before_it_is_taken(listener, scheme, says, outcome, steps):
+    """
+    The probe says what it is about to do, so that whoever ends it knows what it was waiting for.
+    """
+    host, port = listener(lambda connection: (connection.sendall(says), says and connection.recv(4096))).split(":")
+    target = probe.Target(kind=scheme.removesuffix("s"), tls=scheme == "https", host=host, port=int(port))
+    announced = []
+    answer = probe.knock(target, announced.append)
+
+    assert answer.outcome == outcome
+    assert " ".join(announced) == steps
+
+
+def test_a_name_that_nobody_knows_is_a_problem():
+    """
+    A host that cannot be resolved is a problem of its own kind.
+    """
+    answer = probe.knock(probe.Target(kind="tcp", host="collector..invalid", port=1), lambda step: None)
+
+    assert answer.outcome == "resolve"
+
+
+@pytest.mark.realtime
+def test_a_probe_that_hangs_is_ended(monkeypatch, tmp_path):
+    """
+    Where no alarm ends the probe, the doctor does, and knows the last step.
+    """
+    stuck = tmp_path / "stuck.py"
+    stuck.write_text('import time; print(\'{"at": "resolve"}\', flush=True); time.sleep(60)')
+    monkeypatch.setattr(reach.probe, "__file__", os.fspath(stuck))
+    monkeypatch.setattr(reach, "_START_SECONDS", 1)
+
+    finding = reach.verdict(resolved("http"), reach.ask(probe.Target(kind="tcp", host="x", port=1, seconds=0.5)))
+
+    assert finding.level is Level.PROBLEM
+    assert "name server" in finding.message
 
 
 def test_a_proxy_is_where_we_knock(collector, closed_port):

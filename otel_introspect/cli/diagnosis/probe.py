@@ -87,21 +87,26 @@ def knock(target: Target, step: Callable[[Step], None]) -> Answer:
     with connected as connection:
         if target.kind == "tcp":
             return Answer(outcome="silent")
-        if target.tls:
-            step("tls")
-            try:
-                connection = _with_tls(connection, target)  # noqa: PLW2901 - the same connection, dressed
-            except (OSError, ValueError) as error:
-                return Answer(outcome="tls", detail=str(error))
-        with connection:
-            step("request")
-            try:
-                return _post(connection, target) if target.kind == "http" else _open_http2(connection)
-            except (OSError, ValueError) as error:  # among them a server that closes without an answer
-                return Answer(outcome="request", detail=str(error) or type(error).__name__)
-            except http.client.HTTPException:
-                # Its text is what the server said: bytes of another protocol.
-                return Answer(outcome="request", detail="what it says is not HTTP/1")
+        if not target.tls:
+            return _converse(connection, target, step)
+        step("tls")
+        try:
+            dressed = _with_tls(connection, target)
+        except (OSError, ValueError) as error:
+            return Answer(outcome="tls", detail=str(error))
+        with dressed:
+            return _converse(dressed, target, step)
+
+
+def _converse(connection: socket.socket, target: Target, step: Callable[[Step], None]) -> Answer:
+    step("request")
+    try:
+        return _post(connection, target) if target.kind == "http" else _open_http2(connection)
+    except (OSError, ValueError) as error:  # among them a server that closes without an answer
+        return Answer(outcome="request", detail=str(error) or type(error).__name__)
+    except http.client.HTTPException:
+        # Its text is what the server said: bytes of another protocol.
+        return Answer(outcome="request", detail="what it says is not HTTP/1")
 
 
 def _connect(addresses: Sequence[tuple[Any, ...]], seconds: float) -> socket.socket | Answer:
