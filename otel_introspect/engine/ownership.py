@@ -11,6 +11,8 @@ from typing import Final
 
 OUR_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _ADAPTERS: Final = os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep
+# An adapter too, but one that stands outside OpenTelemetry's own middleware.
+_OUTSIDE: Final = f"{os.sep}span_guard.py"
 
 # site-packages by name, not only by this interpreter's paths: an application may add other ones to sys.path.
 _LIBRARY_PATH: Final = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen ", re.ASCII)
@@ -77,4 +79,4 @@ def is_ours(filename: str) -> bool:
 @lru_cache(maxsize=4096)
 def is_doorway(filename: str) -> bool:
     """Whether code from *filename* is an adapter of ours, inside which the request's own code begins."""
-    return filename.startswith(_ADAPTERS)
+    return filename.startswith(_ADAPTERS) and not filename.endswith(_OUTSIDE)

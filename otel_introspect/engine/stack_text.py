@@ -22,7 +22,8 @@ class FrameText:
 
     Args:
         code: Keeps the code object alive, so that its id, by which this is cached, stays its own.
-        function: Qualified name where the interpreter knows it (3.11), the bare name elsewhere.
+        name: The bare name, as ``traceback`` has it.
+        function: The qualified name where the interpreter knows it (3.11), the bare one elsewhere.
         file: As the code object has it, made safe for UTF-8.
         line: From 1.
         source: The line's text, stripped; empty if it can't be had.
@@ -30,6 +31,7 @@ class FrameText:
     """
 
     code: CodeType
+    name: str
     function: str
     file: str
     line: int
@@ -38,7 +40,7 @@ class FrameText:
 
     def lines(self) -> str:
         """As ``traceback`` prints it."""
-        location = f'  File "{self.file}", line {self.line}, in {self.function}\n'
+        location = f'  File "{self.file}", line {self.line}, in {self.name}\n'
         return f"{location}    {self.source}\n" if self.source else location
 
     def short(self) -> str:
@@ -111,6 +113,7 @@ def _resolve_one(code: CodeType, lasti: int) -> FrameText:
     source = linecache.getline(code.co_filename, line).strip()
     return FrameText(
         code=code,
+        name=one_line(code.co_name),
         function=one_line(getattr(code, "co_qualname", code.co_name)),
         file=one_line(code.co_filename),
         line=line,

@@ -1,0 +1,36 @@
+"""``exempt``: this view is not watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from otel_introspect.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK: Final = "_otel_introspect_exempt"
+
+
+def exempt(view: F) -> F:
+    """Mark a view as one that may take long: no evidence is collected while it runs, nor for the body that it streams.
+
+    Works on functions, coroutine functions and what ``View.as_view()`` returns; on a class through
+    ``@method_decorator(exempt, name="dispatch")``. Put it outermost if the decorators beneath it drop attributes.
+
+    Returns:
+        The view itself.
+
+    Raises:
+        ConfigurationError: If it is something that can't be marked, such as a bound method.
+    """
+    try:
+        setattr(view, _MARK, True)
+    except AttributeError:
+        msg = f"exempt can't mark {view!r}, which takes no attributes; apply it to the function that it is made from"
+        raise ConfigurationError(msg) from None
+    return view
+
+
+def is_exempt(view: object) -> bool:
+    """Whether *view* is marked."""
+    return getattr(view, _MARK, False) is True

@@ -1,0 +1,141 @@
+"""The instrumentor ``introspect_django``: puts our middleware around OpenTelemetry's, and follows requests into their views.
+
+Nothing of Django is imported here: its handler is patched when, and only if, the application imports it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import ModuleType
+from typing import Any, Final
+
+from wrapt import register_post_import_hook
+
+from otel_introspect.faults import fail_open, failed
+from otel_introspect.instrumentation.base import BaseInstrumentor
+
+_HANDLER_MODULE: Final = "django.core.handlers.base"
+_OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
+_PACKAGE: Final = "otel_introspect.instrumentation.django"
+_INSIDE: Final = f"{_PACKAGE}.middleware.introspect_middleware"
+_OUTSIDE: Final = f"{_PACKAGE}.span_guard.span_guard_middleware"
+
+# Settings are changed while a handler loads its middleware, and changed back: two handlers must not do that at once.
+_settings_lock = threading.RLock()
+
+
+class IntrospectDjangoInstrumentor(BaseInstrumentor):
+    """Tells the watchdog about Django's requests; takes no settings of its own.
+
+    Each handler that loads its middleware from now on has ours: one just inside OpenTelemetry's, one just outside it. Django's
+    setting ``MIDDLEWARE`` reads the same before and after.
+    """
+
+    _hooked = False
+    _handler: type[Any] | None = None
+    _on = False
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Nothing: without Django there is simply nothing to do."""
+        return ()
+
+    def _instrument(self, **_kwargs: Any) -> None:
+        # An exception from here would keep the launcher from running the instrumentors after this one.
+        with fail_open("setting up for Django"):
+            self._on = True
+            if self._handler is not None:
+                self._patch(self._handler)
+            elif not self._hooked:
+                # Such a hook can't be taken back, so it asks whether it is still wanted.
+                type(self)._hooked = True
+                register_post_import_hook(self._handler_imported, _HANDLER_MODULE)
+
+    def _handler_imported(self, module: ModuleType) -> None:
+        with fail_open("setting up for Django"):
+            self._handler = module.BaseHandler
+            if self._on:
+                self._patch(module.BaseHandler)
+
+    def _patch(self, handler: type[Any]) -> None:
+        if not hasattr(handler.load_middleware, _ORIGINAL):
+            handler.load_middleware = _loading(handler.load_middleware)
+            handler.make_view_atomic = _calling(handler.make_view_atomic)
+
+    def _uninstrument(self, **_kwargs: Any) -> None:
+        with fail_open("switching off for Django"):
+            self._on = False
+            for name in ("load_middleware", "make_view_atomic"):
+                # If somebody has wrapped ours since, it stays, and does nothing without an active watchdog.
+                original = getattr(getattr(self._handler, name, None), _ORIGINAL, None)
+                if original is not None:
+                    setattr(self._handler, name, original)
+
+
+_ORIGINAL: Final = "_otel_introspect_original"
+
+
+def _loading(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
+    def load_middleware(self: Any, is_async: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - Django's signature
+        with _ours_in_settings():
+            original(self, is_async)
+
+    setattr(load_middleware, _ORIGINAL, original)
+    return load_middleware
+
+
+def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def make_view_atomic(self: Any, view: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ANN401 - as above
+        atomic: Callable[..., Any] = original(self, view)
+        try:
+            # Django calls this just before the view, where the view is going to be called from.
+            from otel_introspect.instrumentation.django.watched_request import current
+
+            request = current.get()
+            return atomic if request is None else request.enter_view(view, atomic)
+        except Exception as error:  # noqa: BLE001 - it would reach the application
+            failed("following a request into its view", error)
+            return atomic
+
+    setattr(make_view_atomic, _ORIGINAL, original)
+    return make_view_atomic
+
+
+@contextmanager
+def _ours_in_settings() -> Iterator[None]:
+    from django.conf import settings
+
+    with _settings_lock:
+        before = settings.MIDDLEWARE
+        with fail_open("adding our middleware"):
+            settings.MIDDLEWARE = with_ours(before)
+        try:
+            yield
+        finally:
+            settings.MIDDLEWARE = before
+
+
+def with_ours(middleware: Collection[str]) -> list[str]:
+    """*middleware* with ours just inside and just outside OpenTelemetry's; at the very outside if that is not there."""
+    others = [path for path in middleware if path not in (_INSIDE, _OUTSIDE)]
+    inside = _if_importable(_INSIDE)
+    if _OTEL_MIDDLEWARE not in others:
+        return [*inside, *others]
+    place = others.index(_OTEL_MIDDLEWARE)
+    return [*others[:place], *_if_importable(_OUTSIDE), _OTEL_MIDDLEWARE, *inside, *others[place + 1 :]]
+
+
+def _if_importable(path: str) -> list[str]:
+    """*path*, or nothing: Django would not start with one that it can't import."""
+    from django.utils.module_loading import import_string
+
+    try:
+        import_string(path)
+    except Exception as error:  # noqa: BLE001 - it would reach the application
+        failed(f"importing {path}", error)
+        return []
+    return [path]

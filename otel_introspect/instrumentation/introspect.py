@@ -1,0 +1,101 @@
+"""The instrumentor ``introspect``: has the entry spans of the tracer provider watched."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Final
+from weakref import WeakKeyDictionary
+
+from opentelemetry import trace
+
+from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, IntrospectOptions, option_of
+from otel_introspect.faults import fail_open, tell_once
+from otel_introspect.instrumentation.base import BaseInstrumentor
+from otel_introspect.introspection import Introspection, activate, active, on_first_use
+from otel_introspect.processors.watchdog import WatchdogSpanProcessor
+from otel_introspect.setting import problem, variables_of
+
+# What instrument() is given by OpenTelemetry itself or takes beside the settings.
+_OTHER_ARGUMENTS: Final = frozenset({"config", "tracer_provider", "meter_provider", "logger_provider"})
+
+
+class IntrospectInstrumentor(BaseInstrumentor):
+    """Adds the watchdog to the tracer provider.
+
+    ``instrument()`` takes ``config`` (an ``IntrospectConfig``) or any setting by its name as a keyword (``watchdog_threshold``);
+    what is not given comes from the environment. It also takes ``tracer_provider``; the global one is used otherwise.
+    """
+
+    configuration: ClassVar[type[Any]] = IntrospectOptions
+    """What a configuration file may say about it."""
+
+    # A provider keeps its processors for good: one serves each time that we are switched on again.
+    _processors: ClassVar[WeakKeyDictionary[Any, WatchdogSpanProcessor]] = WeakKeyDictionary()
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Nothing: it works with whatever is there."""
+        return ()
+
+    def _instrument(self, **kwargs: Any) -> None:
+        # An exception from here would keep the launcher from running the instrumentors after this one.
+        with fail_open("setting up"):
+            config = kwargs.get("config") or IntrospectConfig.from_env(options=kwargs)
+            _tell_what_has_no_effect(config, kwargs, os.environ)
+            provider = kwargs.get("tracer_provider")
+            introspection = Introspection(config, tracer_provider=provider)
+            activate(introspection)
+            if introspection.watching and not self._attach(introspection, provider):
+                tell_once(
+                    logging.WARNING,
+                    "otel_introspect found no tracer provider of the OpenTelemetry SDK, so nothing is watched yet. Set one up"
+                    " before instrument() is called, or start with opentelemetry-instrument; it is looked for again at the"
+                    " first request.",
+                )
+                on_first_use(lambda: self._attach(introspection, provider))
+
+    def _attach(self, introspection: Introspection, provider: Any) -> bool:  # noqa: ANN401 - told by what it can do
+        provider = trace.get_tracer_provider() if provider is None else provider
+        add = getattr(provider, "add_span_processor", None)
+        if add is None:
+            return False
+        processor = self._processors.get(provider)
+        if processor is not None:
+            processor.switch_to(introspection)
+        else:
+            processor = self._processors[provider] = WatchdogSpanProcessor(introspection)
+            add(processor)
+        return True
+
+    def _uninstrument(self, **_kwargs: Any) -> None:
+        with fail_open("switching off"):
+            introspection = active()
+            activate(None)
+            if introspection is not None:
+                introspection.stop()
+
+
+def _tell_what_has_no_effect(
+    config: IntrospectConfig, options: Mapping[str, object], environ: Mapping[str, str]
+) -> None:
+    by_option = {
+        option_of(variable): (variable, settings)
+        for settings in SETTINGS
+        for variable in variables_of(settings).values()
+    }
+    for option in options.keys() - by_option.keys() - _OTHER_ARGUMENTS:
+        nearest = difflib.get_close_matches(option, by_option, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else f" There are: {', '.join(sorted(by_option))}."
+        tell_once(logging.WARNING, "otel_introspect knows no setting %r; it is ignored.%s", option, hint)
+    for option, (variable, settings) in by_option.items():
+        raw = environ.get(variable, "").strip()
+        value = options.get(option)
+        given = value is not None or (raw and problem(settings, variable, raw) is None)
+        if given and variable in NOT_IN_EFFECT:
+            tell_once(logging.WARNING, "%s is understood, but this version does not act on it yet.", variable)
+    if "log" in config.evidence.events:
+        tell_once(logging.WARNING, "Evidence as log records is not there yet; it goes to span events.")
+    for observer in {"signal", "faulthandler"}.intersection(config.watchdog.observers):
+        tell_once(logging.DEBUG, "The observer %s is left out: this version does not have it yet.", observer)
