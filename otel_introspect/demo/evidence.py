@@ -79,7 +79,9 @@ class Evidence:
 
 
 def _stacks(trace: Trace) -> Iterable[str]:
+    """What is known of each stack: the text, and the whole of it where the text had to be cut."""
     for span in trace.spans:
         for event in span.events:
             if span.slow and event.name == semconv.STACK_SNAPSHOT_EVENT:
-                yield str(event.attributes.get(CODE_STACKTRACE, ""))
+                frames = event.attributes.get(semconv.STACK_FRAMES, ())
+                yield "\n".join([str(event.attributes.get(CODE_STACKTRACE, "")), *map(str, frames)])

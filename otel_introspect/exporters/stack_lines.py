@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from otel_introspect.engine.ownership import is_library
 from otel_introspect.exporters.styled import UNICODE, Glyphs, Line, Segment, harmless, shortened
 
 _FRAME: Final = re.compile(r'(\s*)File "(.+)", line (\d+), in (.*)')
+_SHORT: Final = re.compile(r"(.*?) \((.*):(\d+)\)")
 _CARETS: Final = re.compile(r"[\s^~]+")
 _INSTALLED: Final = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]|^.*[/\\]lib[/\\](?=python3\.\d+t?[/\\])")
 _MAX_LINES: Final = 200
@@ -29,6 +30,43 @@ def stack_lines(text: str, glyphs: Glyphs = UNICODE) -> list[Line]:
         return lines
     left_out = len(lines) - _MAX_LINES
     return [(Segment(f"{glyphs.ellipsis} {left_out} lines left out", "dim"),), *lines[left_out:]]
+
+
+def thread_lines(text: str, glyphs: Glyphs = UNICODE) -> list[Line]:
+    """Several stacks, each under a heading that is not indented.
+
+    Of a stack without any frame of the application's only the innermost frame is shown: a thread that waits for work.
+    """
+    lines: list[Line] = []
+    stacks: list[list[str]] = []
+    for line in text.split("\n"):
+        if not stacks or (line and not line[0].isspace()):
+            stacks.append([])
+        stacks[-1].append(line)
+    for stack in stacks:
+        frames = [index for index, line in enumerate(stack) if _FRAME.fullmatch(line)]
+        idle = frames and not any(_is_application(stack[index]) for index in frames)
+        lines += stack_lines("\n".join(stack[: frames[0]] + stack[frames[-1] :] if idle else stack), glyphs)
+    return lines
+
+
+def with_omitted(text: str, frames: Sequence[str]) -> str:
+    """*text* with the application's frames put back that it had to leave out.
+
+    *frames* is the whole stack, innermost first, each ``function (file:line)``; what does not look so is left out.
+    """
+    note, newline, rest = text.partition("\n")
+    if _FRAME.fullmatch(note):
+        return text
+    shown = sum(_FRAME.fullmatch(line) is not None for line in rest.split("\n"))
+    found = (_SHORT.fullmatch(frame) for frame in reversed(frames[shown:]))
+    back = [f'  File "{short[2]}", line {short[3]}, in {short[1]}\n' for short in found if short]
+    return note + newline + "".join(line for line in back if _is_application(line.rstrip("\n"))) + rest
+
+
+def _is_application(line: str) -> bool:
+    frame = _FRAME.fullmatch(line)
+    return frame is not None and not is_library(frame[2])
 
 
 def _lines(given: list[str], glyphs: Glyphs) -> Iterator[Line]:

@@ -73,7 +73,13 @@ def duration(nanoseconds: float) -> str:
 
 
 def milliseconds_of(value: object) -> str:
-    """The value of an attribute in milliseconds as a duration; anything else as it is."""
+    """The value of an attribute in milliseconds as a duration; anything else as it is.
+
+    >>> milliseconds_of(3), milliseconds_of(1092), milliseconds_of("soon")
+    ('3 ms', '1.09 s', 'soon')
+    """
+    if isinstance(value, int) and 0 <= value < _SECONDS_FROM and not isinstance(value, bool):
+        return f"{value} ms"  # it has been rounded: no decimals that nobody has measured
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _NOT_A_DURATION:
         return duration(value * 1e6)
     return harmless(value)

@@ -18,7 +18,7 @@ from opentelemetry.semconv.attributes.code_attributes import (
 
 from otel_introspect import semconv
 from otel_introspect.exporters.span_view import EventView, SpanView
-from otel_introspect.exporters.stack_lines import stack_lines
+from otel_introspect.exporters.stack_lines import stack_lines, thread_lines, with_omitted
 from otel_introspect.exporters.styled import (
     UNICODE,
     Glyphs,
@@ -252,6 +252,9 @@ class _Renderer:
             heading.append(Segment(f"{dot}same stack {harmless(repeated)} times", "note"))
         yield tuple(heading)
         if not same:
+            frames = attributes.get(semconv.STACK_FRAMES)
+            if isinstance(frames, (list, tuple)):
+                stack = with_omitted(stack, [str(frame) for frame in frames])
             for line in stack_lines(stack, self._glyphs):
                 yield (Segment("  "), *line)
 
@@ -269,7 +272,7 @@ class _Renderer:
     def _threads(self, event: EventView) -> Iterator[Line]:
         count = harmless(event.attributes.get(semconv.THREADS_COUNT, "?"))
         yield (Segment(f"meanwhile {count} other thread{'' if count == '1' else 's'}", "slow"),)
-        for line in stack_lines(str(event.attributes.get(semconv.THREADS_TEXT, "")), self._glyphs):
+        for line in thread_lines(str(event.attributes.get(semconv.THREADS_TEXT, "")), self._glyphs):
             yield (Segment("  "), *line)
 
     def _other_event(self, event: EventView, span: SpanView) -> Iterator[Line]:

@@ -13,6 +13,11 @@ from otel_introspect.exporters.styled import ASCII, UNICODE, plain
 from otel_introspect.exporters.trace_buffer import Trace
 from otel_introspect.exporters.trace_tree import by_trace, render
 
+STACK = """\
+  File "/srv/venv/lib/python3.12/site-packages/django/core/handlers/base.py", line 197, in _get_response
+    response = wrapped_callback(request)
+  File "/srv/shop/views.py", line 42, in checkout
+    reserve(article)"""
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 
@@ -54,7 +59,7 @@ def test_a_slow_span_is_marked_and_shows_its_stack(make_span, make_snapshot):
     text = text_of(make_span(attributes={"otel_introspect.slow": True}, events=(event,)))
 
     assert "1.00 s  SLOW" in text
-    assert "stack after 500 ms in checkout (views.py:42) · seen by thread · 3.0 ms late · task awaiting" in text
+    assert "stack after 500 ms in checkout (views.py:42) · seen by thread · 3 ms late · task awaiting" in text
     assert "thread MainThread" in text
 
 
@@ -101,6 +106,52 @@ def test_the_note_on_omitted_frames_is_kept(make_span, make_snapshot):
     event = make_snapshot('  [12 outer frames omitted]\n  File "/srv/shop/a.py", line 1, in f\n    g()')
 
     assert "[12 outer frames omitted]" in text_of(make_span(events=(event,)))
+
+
+def test_omitted_frames_of_the_application_are_put_back(make_span, make_snapshot):
+    """
+    Where the whole stack is on the event as well, the application's frames that the text had to omit are shown.
+    """
+    frames = (
+        "g (/srv/shop/a.py:1)",
+        "get_response (/srv/venv/lib/python3.12/site-packages/django/base.py:197)",
+        "checkout (/srv/shop/views (old).py:42)",
+        "[3 outer frames omitted]",
+    )
+    event = make_snapshot(
+        '  [5 outer frames omitted]\n  File "/srv/shop/a.py", line 1, in g\n    h()',
+        **{"otel_introspect.stack.frames": frames},
+    )
+
+    lines = [line.strip() for line in text_of(make_span(events=(event,))).split("\n")]
+
+    assert lines[-4:] == [
+        "[5 outer frames omitted]",
+        '> File "/srv/shop/views (old).py", line 42, in checkout',
+        '> File "/srv/shop/a.py", line 1, in g',
+        "h()",
+    ]
+
+
+def test_a_thread_that_waits_for_work_shows_its_innermost_frame(make_span):
+    """
+    Of another thread's stack with nothing of the application's in it only the innermost frame is shown.
+    """
+    library = '  File "/usr/lib/python3.12/threading.py", line {}, in wait\n    something()\n'
+    text = "1 thread: exporter\n" + "".join(library.format(number) for number in range(9)) + "1 thread: other\n" + STACK
+    event = EventView(
+        "otel_introspect.threads", START, {"otel_introspect.threads.count": 2, "otel_introspect.threads.text": text}
+    )
+
+    lines = [line.strip() for line in text_of(make_span(events=(event,))).split("\n")]
+
+    assert lines[3:8] == [
+        "1 thread: exporter",
+        'File "…/python3.12/threading.py", line 8, in wait',
+        "something()",
+        "1 thread: other",
+        'File "…/django/core/handlers/base.py", line 197, in _get_response',
+    ]
 
 
 def test_other_threads_are_shown(make_span):
@@ -266,6 +317,7 @@ KEYS = st.one_of(
             "otel_introspect.repeated",
             "otel_introspect.threads.text",
             "otel_introspect.threads.count",
+            "otel_introspect.stack.frames",
             "exception.stacktrace",
             "code.function.name",
             "code.file.path",
