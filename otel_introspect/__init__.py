@@ -14,7 +14,8 @@ __all__ = ["__version__", "exempt", "snapshot"]
 
 
 def __getattr__(name: str) -> object:
-    # Late, so that the launcher, which imports a submodule at every start of every Python process, pays for that one only.
+    # Late, so that the launcher, which imports a submodule at every start of every Python process, pays for that one
+    # only.
     if name == "exempt":
         from otel_introspect.exemption import exempt
 

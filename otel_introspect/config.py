@@ -1,4 +1,4 @@
-"""The settings, as plain data: nothing here starts a thread, touches a POSIX signal or reads the environment by itself."""
+"""The settings, as plain data: nothing here starts a thread, touches a POSIX signal or reads the environment itself."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class EvidenceConfig:
         env.OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES, integer(_MIN_ATTRIBUTE_BYTES), 2000
     )
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def from_env(
@@ -91,11 +92,10 @@ class WatchdogConfig:
     )
     all_threads: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS, boolean, default=False)
     locals: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS, boolean, default=False)
-    checkpoint: str = setting(
-        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), "first"
-    )
+    checkpoint: str = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), "first")
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def from_env(
@@ -133,16 +133,15 @@ class ProfilerConfig:
         ("slow", "request"),
     )
     interval: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL, integer(1), 10)
-    engine: str = setting(
-        env.OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE, one_of("sampler", "pyinstrument"), "sampler"
-    )
+    engine: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE, one_of("sampler", "pyinstrument"), "sampler")
     key: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY, text, "")
     allow: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW, dotted_path, "")
     ratio: float = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_RATIO, ratio, 0.0)
     store: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE, text, "")
     max_duration: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_MAX_DURATION, integer(1), 30_000)
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def __repr__(self) -> str:
         """All but the key, which is a secret."""
@@ -179,7 +178,8 @@ class TimeoutConfig:
     max_deferral: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL, integer(0), 1000)
     disabled: bool = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED, boolean, default=False)
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def from_env(
@@ -202,7 +202,8 @@ class RecorderConfig:
 
     directory: str = setting(env.OTEL_PYTHON_INTROSPECT_RECORDER_DIR, text, "")
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def from_env(
@@ -275,11 +276,7 @@ SETTINGS: Final[tuple[type[Any], ...]] = (
 
 IntrospectOptions: Final = make_dataclass(
     "IntrospectOptions",
-    [
-        (option_of(variable), Any, None)
-        for config in SETTINGS
-        for variable in variables_of(config).values()
-    ],
+    [(option_of(variable), Any, None) for config in SETTINGS for variable in variables_of(config).values()],
     frozen=True,
     kw_only=True,
 )

@@ -1,11 +1,11 @@
 """The environment variables, one documented constant each.
 
-``opentelemetry-instrument`` makes a flag of every name here that starts with ``OTEL_``: the prefix ``OTEL_PYTHON_`` goes,
-the rest is lower-cased (``--introspect_watchdog_threshold 500``). So this module imports nothing: a name that it borrowed
-from another package would become a second flag of the same name, and the launcher would refuse to start.
+``opentelemetry-instrument`` makes a flag of every name here that starts with ``OTEL_``: the prefix ``OTEL_PYTHON_``
+goes, the rest is lower-cased (``--introspect_watchdog_threshold 500``). So this module imports nothing: a name that it
+borrowed from another package would become a second flag of the same name, and the launcher would refuse to start.
 
-The rules of the OpenTelemetry specification hold: durations are integers in milliseconds, an empty value is an unset one,
-a boolean is true only for ``true``, and a value that is not understood is warned about once and ignored.
+The rules of the OpenTelemetry specification hold: durations are integers in milliseconds, an empty value is an unset
+one, a boolean is true only for ``true``, and a value that is not understood is warned about once and ignored.
 """
 
 OTEL_PYTHON_INTROSPECT_EVENTS = "OTEL_PYTHON_INTROSPECT_EVENTS"
@@ -16,10 +16,12 @@ OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS = "OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS"
 ``OTEL_PYTHON_EXCLUDED_URLS`` says."""
 
 OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES = "OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES"
-"""No string that we attach is longer than this, in UTF-8 bytes; 64 at least. Default: 2000 (Tempo keeps the first 2048)."""
+"""No string that we attach is longer than this, in UTF-8 bytes; 64 at least. Default: 2000 (Tempo keeps the first
+2048)."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD = "OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD"
-"""How long, in milliseconds, an entry span may stay open before it counts as slow; 0 turns the watchdog off. Default: 1000."""
+"""How long, in milliseconds, an entry span may stay open before it counts as slow; 0 turns the watchdog off. Default:
+1000."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS"
 """Snapshots for each span, taken at 1, 2, 4, 8, 16, ... times the threshold; 1 to 32. Default: 5."""
@@ -28,16 +30,19 @@ OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_OBS
 """Who may take snapshots: any of ``thread``, ``signal``, ``faulthandler``. Default: ``thread,signal``."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS"
-"""``true``: a slow span also gets one event with the stacks of the other threads, identical ones grouped. Default: false."""
+"""``true``: a slow span also gets one event with the stacks of the other threads, identical ones grouped. Default:
+false."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS"
 """``true``: local variables of the application's frames, redacted and bounded. Default: false."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT = "OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT"
-"""Which snapshots leave the process at once, on a finished child span: ``first``, ``all`` or ``none``. Default: ``first``."""
+"""Which snapshots leave the process at once, on a finished child span: ``first``, ``all`` or ``none``. Default:
+``first``."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS = "OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS"
-"""What makes a request be profiled: any of ``slow``, ``request``, ``ratio``, ``tail``, or ``none``. Default: ``slow,request``."""
+"""What makes a request be profiled: any of ``slow``, ``request``, ``ratio``, ``tail``, or ``none``. Default:
+``slow,request``."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL = "OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL"
 """The profiler's sampling interval in milliseconds; 1 at least. Default: 10."""

@@ -81,7 +81,7 @@ def active() -> Introspection | None:
 
 def activate(introspection: Introspection | None) -> None:
     """Make *introspection* the one that adapters and ``snapshot()`` use."""
-    global _active, _first_use  # noqa: PLW0603 - one for each process, as the instrumentor is
+    global _active, _first_use
     _active, _first_use = introspection, None
 
 

@@ -36,9 +36,7 @@ def variables_of(config: type[Any]) -> dict[str, str]:
     return {each.name: each.metadata[_VARIABLE] for each in fields(config) if _VARIABLE in each.metadata}
 
 
-def read(
-    config: type[T], environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
-) -> T:
+def read(config: type[T], environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None) -> T:
     """Make a settings object: *overrides* before *environ* before the defaults.
 
     A value that is not understood is warned about once and ignored, wherever it came from: overrides reach us from a
@@ -107,7 +105,8 @@ def integer(minimum: int, maximum: int = _MAX_INTEGER) -> Parser:
     """A whole number between *minimum* and *maximum*, both included."""
 
     def parse(value: object) -> int:
-        # int() takes "1_000", " 5 " and other scripts' digits, and raises on 5,000 digits; the specification takes none.
+        # int() takes "1_000", " 5 " and other scripts' digits, and raises on 5,000 digits; the specification takes
+        # none.
         text = value if isinstance(value, str) else repr(value) if type(value) is int else ""
         if re.fullmatch(r"[+-]?[0-9]{1,15}", text) and minimum <= int(text) <= maximum:
             return int(text)

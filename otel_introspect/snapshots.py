@@ -23,7 +23,7 @@ _fallback: Introspection | None = None
 
 
 def snapshot() -> bool:
-    """Add the stack of the caller to the current span, whatever its age, as an ``otel_introspect.stack_snapshot`` event.
+    """Add the stack of the caller to the current span, whatever its age, as a snapshot event.
 
     Costs the caller what taking and formatting a stack costs, some 0.1 ms. Counts against the span's and the process's
     budget as the watchdog's own snapshots do. Never raises.

@@ -2,15 +2,15 @@
 
 What is wanted: it looks at a slow span on time, costs nothing while nothing is slow, and no request ever waits for it.
 
-What does not work: waking it for each span costs about 55 us a request at a real server; letting it sleep for one threshold
-at a time for ever wakes an idle process.
+What does not work: waking it for each span costs about 55 us a request at a real server; letting it sleep for one
+threshold at a time for ever wakes an idle process.
 
-So: nobody wakes it while it sleeps, as it sleeps until the oldest open span is due, or one whole threshold when there is
-none, and no span that starts meanwhile can be due sooner. After a while without any span it parks: it blocks until the next
-span, which then wakes it. That span finds ``parked`` set, one attribute to read on a request's path.
+So: nobody wakes it while it sleeps, as it sleeps until the oldest open span is due, or one whole threshold when there
+is none, and no span that starts meanwhile can be due sooner. After a while without any span it parks: it blocks until
+the next span, which then wakes it. That span finds ``parked`` set, one attribute to read on a request's path.
 
-The race between parking and a span that starts: the thread sets ``parked`` first and then looks whether there is a span; the
-request puts its span in first and then reads ``parked``. Whichever comes second sees what the other did.
+The race between parking and a span that starts: the thread sets ``parked`` first and then looks whether there is a
+span; the request puts its span in first and then reads ``parked``. Whichever comes second sees what the other did.
 
 What can still fail: at interpreter shutdown no thread can be started, and a C library that forks without telling Python
 leaves the child without one. Spans are then not watched; nothing else happens.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from otel_introspect.engine.native import allocate_lock, start_thread
@@ -107,10 +108,8 @@ class Introspector:
         self._started = True
 
     def _release_wakeup(self) -> None:
-        try:
+        with suppress(RuntimeError):  # it has been woken already
             self._wakeup.release()
-        except RuntimeError:
-            pass  # it has been woken already
 
     def _run(self) -> None:
         empty_rounds = 0
@@ -142,12 +141,12 @@ class Introspector:
             self._ended.release()
 
     def _work(self) -> int | None:
-        with_lock = self._working
-        with_lock.acquire()
+        working = self._working  # another one after a fork
+        working.acquire()
         try:
             return self._duty.look()
         finally:
-            with_lock.release()
+            working.release()
 
     def stop(self) -> None:
         """End the thread and wait a little for it. A later ``wake`` starts another."""

@@ -1,16 +1,19 @@
 """The live table: the entry spans now open in this process.
 
-What is wanted: a request's thread does two dictionary operations for each entry span and nothing else; no lock, no clock,
-no system call, no waking of a thread.
+What is wanted: a request's thread does two dictionary operations for each entry span and nothing else; no lock, no
+clock, no system call, no waking of a thread.
 
 So:
 
-- ``open`` holds the spans that are not slow yet in the order of their start. With one threshold that is the order of their
+- ``open`` holds the spans that are not slow yet in the order of their start. With one threshold that is the order of
+their
   deadlines, so whoever waits for the first one waits for all.
-- Values are bare tuples, as they are cheapest to make: a weak reference to the span, and where it runs, a thread's id or a
+- Values are bare tuples, as they are cheapest to make: a weak reference to the span, and where it runs, a thread's id
+or a
   ``Place``. Weak, because an application that forgets to end its spans must not be made to keep them.
 - A span that turns slow moves to ``slow``, where there is time for more. It is put there *before* it is taken out of
-  ``open``, and whoever ends it looks into ``open`` first: so it is always found in at least one of the two, without a lock.
+  ``open``, and whoever ends it looks into ``open`` first: so it is always found in at least one of the two, without a
+  lock.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ Reference = Callable[[], Any]
 class Watch:
     """A span that is slow, or that an adapter looks after.
 
-    ``lock`` is held while something is written to the span, and taken to close: after ``close`` has returned, nobody writes
-    any more. It is re-entrant because the collector may end the very span to which this thread is writing.
+    ``lock`` is held while something is written to the span, and taken to close: after ``close`` has returned, nobody
+    writes any more. It is re-entrant because the collector may end the very span to which this thread is writing.
     """
 
     __slots__ = ("closed", "key", "lock", "looks", "place", "reference", "started")
@@ -76,8 +79,8 @@ class LiveTable:
     def relocate(self, key: Hashable, place: int | Place) -> int | Place | None:
         """Say that a span runs elsewhere from now on; returns where it ran, None if it is not in the table.
 
-        May put a span back into ``open`` that turns slow at this very moment. Harmless: the next look finds it in ``slow``
-        and drops it, and ``discard`` takes it out of both.
+        May put a span back into ``open`` that turns slow at this very moment. Harmless: the next look finds it in
+        ``slow`` and drops it, and ``discard`` takes it out of both.
         """
         entry = self.open.get(key)
         before: int | Place | None = None
@@ -91,7 +94,7 @@ class LiveTable:
         return before
 
     def turn_slow(self, key: Hashable, started: int) -> Watch | None:
-        """Move a span from ``open`` to ``slow``; None if it has ended or is gone. Called by the introspector's thread only."""
+        """Move a span from ``open`` to ``slow``; None if it is gone. Called by the introspector's thread only."""
         entry = self.open.get(key)
         span = entry[0]() if entry is not None else None
         if entry is None or span is None or key in self.slow:

@@ -1,7 +1,7 @@
 """Threads and locks of the operating system, also where gevent has put its own in their place.
 
-Under gevent's patching a ``threading.Thread`` is a greenlet: it would not run while another one keeps the processor, which
-is just when it is needed. gevent keeps the originals.
+Under gevent's patching a ``threading.Thread`` is a greenlet: it would not run while another one keeps the processor,
+which is just when it is needed. gevent keeps the originals.
 """
 
 from __future__ import annotations

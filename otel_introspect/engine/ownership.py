@@ -15,7 +15,9 @@ _ADAPTERS: Final = os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep
 _OUTSIDE: Final = f"{os.sep}span_guard.py"
 
 # site-packages by name, not only by this interpreter's paths: an application may add other ones to sys.path.
-_LIBRARY_PATH: Final = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen ", re.ASCII)
+_LIBRARY_PATH: Final = re.compile(
+    r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen ", re.ASCII
+)
 _STANDARD_LIBRARY: Final = tuple(
     sorted(
         {
@@ -26,8 +28,8 @@ _STANDARD_LIBRARY: Final = tuple(
     )
 )
 
-# What stands around the application's code on a thread's stack and says nothing about the request: interpreter, threads,
-# servers, event loops, and OpenTelemetry's own wrappers around them.
+# What stands around the application's code on a thread's stack and says nothing about the request: interpreter,
+# threads, servers, event loops, and OpenTelemetry's own wrappers around them.
 _SURROUNDINGS: Final = re.compile(
     r"""
     ^<frozen\ (runpy|importlib)
@@ -48,9 +50,7 @@ _SURROUNDINGS: Final = re.compile(
 @lru_cache(maxsize=4096)
 def is_library(filename: str) -> bool:
     """Whether code from *filename* is a library's: installed, standard, frozen into the interpreter, or ours."""
-    return (
-        filename.startswith((OUR_DIRECTORY, *_STANDARD_LIBRARY)) or _LIBRARY_PATH.search(filename) is not None
-    )
+    return filename.startswith((OUR_DIRECTORY, *_STANDARD_LIBRARY)) or _LIBRARY_PATH.search(filename) is not None
 
 
 def is_application(code: CodeType) -> bool:

@@ -123,7 +123,7 @@ def is_current(task: asyncio.Task[Any]) -> bool:
 
 def _served_by(frame: FrameType | None, serving: CodeType) -> list[FrameType]:
     """The frames of the work that a serving thread does now, innermost first; none if it waits for work."""
-    inside = []
+    inside: list[FrameType] = []
     for each in outwards(frame):
         if each.f_code is serving:
             # While it waits, what it calls is a queue or a lock; while it works, a work item from its own file.

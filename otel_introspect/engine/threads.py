@@ -42,7 +42,7 @@ class OtherThreads:
     groups: tuple[ThreadGroup, ...]
 
     def text(self, max_bytes: int) -> str:
-        """For a reader, in at most *max_bytes* of UTF-8: each group's names and as many innermost frames as there is room."""
+        """For a reader: each group's names and as many innermost frames as *max_bytes* of UTF-8 have room for."""
         parts: list[str] = []
         room = max_bytes
         for place, group in enumerate(self.groups):

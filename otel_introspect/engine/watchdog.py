@@ -20,7 +20,8 @@ from otel_introspect.faults import count, fail_open, tell_once
 Observer = Literal["thread", "signal", "faulthandler"]
 
 _MILLISECOND: Final = 1_000_000
-# Spans that are looked at before the thread lets others have the interpreter: bounds how long it is away from its clock.
+# Spans that are looked at before the thread lets others have the interpreter: bounds how long it is away from its
+# clock.
 _BATCH: Final = 100
 # A difference between the clocks that is no drift: somebody has set the wall clock.
 _CLOCK_STEP: Final = 100 * _MILLISECOND
@@ -91,7 +92,7 @@ class Watchdog:
         clock: What time it is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         table: LiveTable,
         reporter: Reporter,
@@ -118,8 +119,8 @@ class Watchdog:
         """Look at every span that is due.
 
         Returns:
-            In how many nanoseconds to look again at the latest; None if no span is open. Of a span that starts from now on,
-            nothing can be due earlier than after one threshold.
+            In how many nanoseconds to look again at the latest; None if no span is open. Of a span that starts from now
+            on, nothing can be due earlier than after one threshold.
         """
         now = self._clock.monotonic()
         self._notice_clock_step(now)
@@ -188,8 +189,8 @@ class Watchdog:
         if not can_walk:
             tell_once(
                 logging.WARNING,
-                "otel_introspect: this is a free-threaded build with the GIL off, where no thread may read another's stack."
-                " Slow spans are marked, but get no stack snapshots.",
+                "otel_introspect: this is a free-threaded build with the GIL off, where no thread may read another's"
+                " stack. Slow spans are marked, but get no stack snapshots.",
             )
         for at, watch in due:
             with fail_open("taking a snapshot"):
@@ -271,8 +272,8 @@ class Watchdog:
     def _notice_clock_step(self, now: int) -> None:
         """Keep spans' starts, which are wall times, comparable with the monotonic clock when the wall clock is set.
 
-        Spans that were open by then are told from those that started since by whether their start lies within the time that
-        has passed since the last look.
+        Spans that were open by then are told from those that started since by whether their start lies within the time
+        that has passed since the last look.
         """
         offset = self._clock.wall() - now
         step, before = offset - self._offset, self._offset

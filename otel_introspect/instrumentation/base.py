@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     class BaseInstrumentor(ABC):
-        """A singleton that is switched on and off; an instance is made anew at each call, so none has an ``__init__``."""
+        """A singleton that is switched on and off; its ``__init__`` runs again at each call, so ours have none."""
 
         @property
         def is_instrumented_by_opentelemetry(self) -> bool: ...

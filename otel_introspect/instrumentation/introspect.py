@@ -25,8 +25,9 @@ _OTHER_ARGUMENTS: Final = frozenset({"config", "tracer_provider", "meter_provide
 class IntrospectInstrumentor(BaseInstrumentor):
     """Adds the watchdog to the tracer provider.
 
-    ``instrument()`` takes ``config`` (an ``IntrospectConfig``) or any setting by its name as a keyword (``watchdog_threshold``);
-    what is not given comes from the environment. It also takes ``tracer_provider``; the global one is used otherwise.
+    ``instrument()`` takes ``config`` (an ``IntrospectConfig``) or any setting by its name as a keyword
+    (``watchdog_threshold``); what is not given comes from the environment. It also takes ``tracer_provider``; the
+    global one is used otherwise.
     """
 
     configuration: ClassVar[type[Any]] = IntrospectOptions
@@ -39,7 +40,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
         """Nothing: it works with whatever is there."""
         return ()
 
-    def _instrument(self, **kwargs: Any) -> None:
+    def _instrument(self, **kwargs: Any) -> None:  # noqa: ANN401 - OpenTelemetry's signature
         # An exception from here would keep the launcher from running the instrumentors after this one.
         with fail_open("setting up"):
             config = kwargs.get("config") or IntrospectConfig.from_env(options=kwargs)
@@ -50,9 +51,9 @@ class IntrospectInstrumentor(BaseInstrumentor):
             if introspection.watching and not self._attach(introspection, provider):
                 tell_once(
                     logging.WARNING,
-                    "otel_introspect found no tracer provider of the OpenTelemetry SDK, so nothing is watched yet. Set one up"
-                    " before instrument() is called, or start with opentelemetry-instrument; it is looked for again at the"
-                    " first request.",
+                    "otel_introspect found no tracer provider of the OpenTelemetry SDK, so nothing is watched yet. Set"
+                    " one up before instrument() is called, or start with opentelemetry-instrument; it is looked for again"
+                    " at the first request.",
                 )
                 on_first_use(lambda: self._attach(introspection, provider))
 
@@ -69,7 +70,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
             add(processor)
         return True
 
-    def _uninstrument(self, **_kwargs: Any) -> None:
+    def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off"):
             introspection = active()
             activate(None)

@@ -176,8 +176,8 @@ class SpanReporter:
 def close_before_end(span: Any, watch: Watch) -> None:  # noqa: ANN401 - any object with an end()
     """Have *watch* closed when ``span.end`` is called, before it does anything.
 
-    Only this one instance is touched, and only once it is slow. An ``end`` that is running already can't be caught: then
-    the SDK may warn once that an ended span was written to.
+    Only this one instance is touched, and only once it is slow. An ``end`` that is running already can't be caught:
+    then the SDK may warn once that an ended span was written to.
     """
     earlier: Callable[..., None] | None = vars(span).get("end")
     reference = weakref.ref(span)  # a strong one would be a cycle, and keep a forgotten span until the collector runs

@@ -17,7 +17,7 @@ class SpanEventSink:
     """Adds evidence to the span itself, which Jaeger and Tempo show beside the application's own events."""
 
     def emit(self, span: Span, name: str, attributes: dict[str, AttributeValue], timestamp: int) -> bool:
-        """See ``Sink``. A span that is full of the application's events is left as it is: the SDK would drop the oldest."""
+        """See ``Sink``; a span full of the application's events is left as it is, as the SDK would drop the oldest."""
         if len(getattr(span, "events", ())) >= _limit(span, "max_events"):
             count("dropped", "span has no room for events")
             return False

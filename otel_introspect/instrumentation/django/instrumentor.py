@@ -1,4 +1,4 @@
-"""The instrumentor ``introspect_django``: puts our middleware around OpenTelemetry's, and follows requests into their views.
+"""The instrumentor ``introspect_django``: puts middleware around OpenTelemetry's, follows requests into views.
 
 Nothing of Django is imported here: its handler is patched when, and only if, the application imports it.
 """
@@ -30,8 +30,8 @@ _settings_lock = threading.RLock()
 class IntrospectDjangoInstrumentor(BaseInstrumentor):
     """Tells the watchdog about Django's requests; takes no settings of its own.
 
-    Each handler that loads its middleware from now on has ours: one just inside OpenTelemetry's, one just outside it. Django's
-    setting ``MIDDLEWARE`` reads the same before and after.
+    Each handler that loads its middleware from now on has ours: one just inside OpenTelemetry's, one just outside it.
+    Django's setting ``MIDDLEWARE`` reads the same before and after.
     """
 
     _hooked = False
@@ -42,7 +42,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
         """Nothing: without Django there is simply nothing to do."""
         return ()
 
-    def _instrument(self, **_kwargs: Any) -> None:
+    def _instrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - OpenTelemetry's signature
         # An exception from here would keep the launcher from running the instrumentors after this one.
         with fail_open("setting up for Django"):
             self._on = True
@@ -50,7 +50,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
                 self._patch(self._handler)
             elif not self._hooked:
                 # Such a hook can't be taken back, so it asks whether it is still wanted.
-                type(self)._hooked = True
+                self._hooked = True  # of the singleton that this is
                 register_post_import_hook(self._handler_imported, _HANDLER_MODULE)
 
     def _handler_imported(self, module: ModuleType) -> None:
@@ -64,7 +64,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
             handler.load_middleware = _loading(handler.load_middleware)
             handler.make_view_atomic = _calling(handler.make_view_atomic)
 
-    def _uninstrument(self, **_kwargs: Any) -> None:
+    def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off for Django"):
             self._on = False
             for name in ("load_middleware", "make_view_atomic"):

@@ -1,4 +1,4 @@
-"""The middleware just inside OpenTelemetry's: knows where the request runs, and closes its evidence before its span ends."""
+"""The middleware just inside OpenTelemetry's: knows where a request runs, closes its evidence before its span ends."""
 
 from __future__ import annotations
 

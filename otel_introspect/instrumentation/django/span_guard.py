@@ -1,8 +1,8 @@
 """The middleware just outside OpenTelemetry's: ends the request's span when that one can't.
 
 An exception that is no ``Exception`` (``SystemExit``, a cancellation, a greenlet's end) passes through OpenTelemetry's
-middleware without a trace: its span would end only when it is collected, and the next request on the thread would become its
-child. It goes on from here unchanged.
+middleware without a trace: its span would end only when it is collected, and the next request on the thread would
+become its child. It goes on from here unchanged.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def _end_span(request: HttpRequest, error: BaseException) -> None:
     activation = meta.pop(_DjangoMiddleware._environ_activation_key, None)
     token = meta.pop(_DjangoMiddleware._environ_token, None)
     counted = meta.pop(_DjangoMiddleware._environ_active_request_attr_key, None)
-    if counted is not None:
-        _DjangoMiddleware._active_request_counter.add(-1, counted)
+    counter: Any = _DjangoMiddleware._active_request_counter
+    if counted is not None and counter is not None:
+        counter.add(-1, counted)
     if span is not None and span.is_recording():
         name = type(error).__qualname__
         span.set_attribute(ERROR_TYPE, name)

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any, Final
 from weakref import ref
 
-from django.http.response import StreamingHttpResponse
 from opentelemetry.context import Context
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
@@ -115,8 +114,8 @@ class _MovingPlace:
 class WatchedBody:
     """Iterates over a body, and says on which thread.
 
-    Under WSGI that thread does nothing else until the body is closed, so it is shown between two chunks too, when it sends to
-    a slow client. Under ASGI it is borrowed for each chunk, and may work for another request between two.
+    Under WSGI that thread does nothing else until the body is closed, so it is shown between two chunks too, when it
+    sends to a slow client. Under ASGI it is borrowed for each chunk, and may work for another request between two.
 
     Args:
         chunks: The body.
@@ -182,16 +181,16 @@ class WatchedAsyncBody:
         self._body.end()
 
 
-def watch_body(response: StreamingHttpResponse, request: WatchedRequest, *, in_event_loop: bool) -> None:
+def watch_body(response: Any, request: WatchedRequest, *, in_event_loop: bool) -> None:  # noqa: ANN401 - any response that streams
     """Have the body of *response* watched from now on."""
     introspection = request.introspection
     place = _MovingPlace(None if in_event_loop else ThreadPlace(get_ident()))
     body = _Body(introspection.table, BodySpan(request.span, introspection.tracer()), place)
+    content: Any = response.streaming_content
     if getattr(response, "is_async", False):
-        response.streaming_content = WatchedAsyncBody(response.streaming_content.__aiter__(), body, place)
+        response.streaming_content = WatchedAsyncBody(content.__aiter__(), body, place)
     elif not in_event_loop and getattr(response, "file_to_stream", None) is not None:
         # A server may send the file by itself, which setting the content would prevent; so only its end is known.
-        response._resource_closers.append(body.end)
+        response._resource_closers.append(body.end)  # noqa: SLF001 - Django runs these when the response is closed
     else:
-        chunks = iter(response.streaming_content)
-        response.streaming_content = WatchedBody(chunks, body, place, borrowed=in_event_loop)
+        response.streaming_content = WatchedBody(iter(content), body, place, borrowed=in_event_loop)

@@ -29,9 +29,7 @@ _SPAN_KEY: Final = "opentelemetry-instrumentor-django.span_key"
 def _asgiref_handoff() -> Handoff | None:
     """How Django's synchronous parts run under ASGI: the task waits in the one, a thread works in the other."""
     with fail_open("looking up how asgiref hands work to threads"):
-        return Handoff(
-            waiting=SyncToAsync.__call__.__code__, serving=CurrentThreadExecutor.run_until_future.__code__
-        )
+        return Handoff(waiting=SyncToAsync.__call__.__code__, serving=CurrentThreadExecutor.run_until_future.__code__)
     return None
 
 
@@ -105,8 +103,8 @@ class WatchedRequest:
     def enter_view(self, view: View, callable_view: View) -> View:
         """What Django is to call instead of *callable_view*, which it has made of *view*.
 
-        Called where the view is going to be called from: in the request's task, or on its thread. Only a view of the other
-        kind has to be followed to where it goes.
+        Called where the view is going to be called from: in the request's task, or on its thread. Only a view of the
+        other kind has to be followed to where it goes.
         """
         if is_exempt(view):
             self._exempt = True
@@ -147,7 +145,7 @@ class WatchedRequest:
         return in_task
 
     def streams(self, response: object) -> bool:
-        """Whether the body of *response* is still to come, to be watched on its own as the request's span is about to end."""
+        """Whether the body of *response* is to be watched on its own: it is to come, and the request's span about to end."""
         return self._owns and not self._exempt and getattr(response, "streaming", False) is True
 
     def close(self) -> None:
