@@ -77,7 +77,7 @@ wheel: $(VENV)/.build ## Build the wheel and try it in a clean environment with 
 	@$(PY) tools/check_wheel.py $(ARGS)
 
 clean: ## Remove everything that these targets made
-	rm -rf .venv .venv-* build dist .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-* build dist .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* demo-traces.jsonl
 	find otel_introspect tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
