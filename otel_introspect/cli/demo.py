@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from otel_introspect.demo import driver
+
+_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 @click.command()
@@ -24,4 +29,6 @@ def demo(output: Path) -> None:
     or something listens on localhost:4318, the traces go there too. Variables that begin with OTEL_PYTHON_INTROSPECT_
     are in force as always; the demo's own default for the threshold is 500 ms.
     """
+    # Whoever ends us with SIGTERM wants the shop closed as well, and its directory gone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     raise SystemExit(driver.run(output))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from typing import TextIO
 
-from otel_introspect.exporters.styled import Line, Segment, Style, harmless
+from otel_introspect.exporters.styled import Line, Segment, Style, harmless, shortened
 from otel_introspect.exporters.terminal import glyphs_for, is_terminal, write
 
 
@@ -40,7 +41,9 @@ class Screen:
         if not self._terminal or self.gone:
             return
         self._clear_progress()
-        self._raw(f"{self.glyphs.ellipsis} {text}")
+        # In one row: only the last row of a longer line would be cleared.
+        room = shutil.get_terminal_size().columns - 1
+        self._raw(shortened(f"{self.glyphs.ellipsis} {harmless(text)}", room, self.glyphs))
         self._progress_shown = True
 
     def _clear_progress(self) -> None:

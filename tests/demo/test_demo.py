@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,24 +86,25 @@ def check_file(path):
     )
 
 
-def test_ctrl_c_closes_the_shop(environ, tmp_path):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ended_in_the_middle_it_closes_the_shop(environ, tmp_path, number, expected):
     """
-    Interrupted in the middle of it the demo ends with status 130 and leaves no process and no file behind.
+    Ctrl-C and SIGTERM end the demo with their usual status, and leave no process and no file behind.
     """
     with subprocess.Popen(
         [*COMMAND, "--output", str(tmp_path / "out.jsonl")],
         env={**environ, "PYTHONUNBUFFERED": "1"}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         try:
-            while b"=== 1." not in process.stdout.readline():
+            while b"=== " not in process.stdout.readline():
                 assert process.poll() is None
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             rest = process.stdout.read()
             status = process.wait(30)
         finally:
             process.kill()
 
-    assert status == 130, rest
+    assert status == expected, rest
     assert b"Traceback" not in rest
     assert list((tmp_path / "tmp").iterdir()) == []
     assert processes_below(tmp_path / "tmp") == []
@@ -124,3 +126,23 @@ def test_the_schema_is_that_of_the_models(tmp_path, environ):
         check=True,
         timeout=60,
     )
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+def test_killed_it_takes_the_server_with_it(environ, tmp_path):
+    """
+    Even a demo that is killed leaves no server running: gunicorn notices that nobody holds its input any more.
+    """
+    with subprocess.Popen(
+        [*COMMAND, "--output", str(tmp_path / "out.jsonl")],
+        env={**environ, "PYTHONUNBUFFERED": "1"}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        while b"=== " not in process.stdout.readline():
+            assert process.poll() is None
+        assert processes_below(tmp_path / "tmp")
+        process.kill()
+
+    deadline = time.monotonic() + 30
+    while processes_below(tmp_path / "tmp"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

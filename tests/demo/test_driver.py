@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
 import pytest
@@ -82,6 +83,7 @@ def test_the_command_hands_over_its_option_and_the_status(monkeypatch, tmp_path)
     The command runs the driver with the given file and ends with its status.
     """
     given = []
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(driver, "run", lambda output: given.append(output) or 7)
 
     result = CliRunner().invoke(demo, ["--output", str(tmp_path / "y.jsonl")])
