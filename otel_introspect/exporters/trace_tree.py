@@ -188,8 +188,8 @@ class _Renderer:
             yield Segment(f" {glyphs.times}{count}", "slow" if count >= _TOO_MANY_FROM else "name")
         spent = alike.duration_ns
         share = spent / whole.duration_ns if whole.duration_ns and span is not whole else 0
-        # Several threads' worth of children may come to more than their parent.
-        percent = f" ({share:.0%})" if share >= _SHARE_FROM and spent >= _SHARE_FROM_NS else ""
+        # What runs in several threads, or after its parent has ended, is no share of it.
+        percent = f" ({share:.0%})" if _SHARE_FROM <= share <= 1 and spent >= _SHARE_FROM_NS else ""
         hot = span.slow or (whole.slow and share >= _GUILTY_FROM)
         yield Segment(f"  {duration(spent)}{percent}", "slow" if hot else "plain")
         if count > 1:

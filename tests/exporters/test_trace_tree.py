@@ -40,6 +40,15 @@ def test_children_are_below_their_parent_in_order_of_time(make_span):
     assert "250 ms (25%)" in lines[2]
 
 
+def test_what_outlasts_its_parent_is_no_share_of_it(make_span):
+    """
+    A body that is streamed for longer than the request's own span lasted has no percentage.
+    """
+    body = make_span("2", "1", name="body", end_ns=START + 90 * SECOND)
+
+    assert text_of(make_span("1"), body).endswith("body  90.00 s")
+
+
 def test_a_slow_span_is_marked_and_shows_its_stack(make_span, make_snapshot):
     """
     A slow span says SLOW and has its snapshot with time, observer, lateness, task state and thread below it.
