@@ -39,6 +39,15 @@ def test_a_process_that_calls_itself_has_two_traces(make_span):
     assert ids(outer) == [["outer child", "outer"]]
 
 
+def test_they_are_two_in_one_batch_as_well(make_span):
+    """
+    An entry span that arrives together with the one that caused it does not become a part of that one's tree.
+    """
+    outer, inner = make_span("outer"), make_span("inner", "outer", entry=True)
+
+    assert ids(TraceBuffer().add([outer, inner])) == [["outer"], ["inner"]]
+
+
 def test_what_ends_after_its_parent_comes_by_itself(make_span):
     """
     A child that ends after its trace was handed out (a streamed body) is handed out at once, and called late.
