@@ -1,0 +1,1 @@
+"""The least of a Django site: what is left is what surrounds a view."""
