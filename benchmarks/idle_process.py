@@ -24,9 +24,10 @@ _CASES: Final = {
     "dogslow's timer": "dogslow",
     "just after a span": "after",
     "long after a span": "long_after",
-    "a span open": "open",
+    "a slow span open": "open",
 }
-_OURS: Final = ("after", "long_after", "open")
+# A process with a slow span open is not idle: it takes snapshots. Its figure is there to be known.
+_LIMITED: Final = ("after", "long_after")
 
 
 def measure(effort: Effort) -> Part:
@@ -50,7 +51,7 @@ def measure(effort: Effort) -> Part:
                 case=f"{effort.idle_seconds} s",
                 variant=case,
                 median=statistics.median(each["cpu"] for each in found),
-                limit=LIMIT if _CASES[case] in _OURS else None,
+                limit=LIMIT if _CASES[case] in _LIMITED else None,
                 limited="median",
             )
         )
