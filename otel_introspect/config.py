@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, make_dataclass
-from typing import Any, Final
+from dataclasses import make_dataclass
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from otel_introspect import environment_variables as env
 from otel_introspect.setting import (
+    Settings,
     any_of,
     boolean,
-    check,
     dotted_path,
     integer,
     one_of,
@@ -28,8 +29,7 @@ _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _MIN_ATTRIBUTE_BYTES: Final = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvidenceConfig:
+class EvidenceConfig(Settings):
     """Where evidence goes, and how much of it.
 
     Args:
@@ -41,14 +41,11 @@ class EvidenceConfig:
         ConfigurationError: If a value is not one that the setting can have.
     """
 
-    events: tuple[str, ...] = setting(env.OTEL_PYTHON_INTROSPECT_EVENTS, any_of("span", "log"), ("span",))
-    excluded_urls: str = setting(env.OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS, url_patterns, "")
+    events: tuple[str, ...] = setting(env.OTEL_PYTHON_INTROSPECT_EVENTS, any_of("span", "log"), default=("span",))
+    excluded_urls: str = setting(env.OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS, url_patterns, default="")
     max_attribute_bytes: int = setting(
-        env.OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES, integer(_MIN_ATTRIBUTE_BYTES), 2000
+        env.OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES, integer(_MIN_ATTRIBUTE_BYTES), default=2000
     )
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @classmethod
     def from_env(
@@ -67,8 +64,7 @@ class EvidenceConfig:
         return read(cls, environ, overrides)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchdogConfig:
+class WatchdogConfig(Settings):
     """When an entry span counts as slow, and what is then taken down.
 
     Args:
@@ -83,19 +79,18 @@ class WatchdogConfig:
         ConfigurationError: If a value is not one that the setting can have.
     """
 
-    threshold: int = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD, integer(0), 1000)
-    max_snapshots: int = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS, integer(1, 32), 5)
+    threshold: int = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD, integer(0), default=1000)
+    max_snapshots: int = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS, integer(1, 32), default=5)
     observers: tuple[str, ...] = setting(
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS,
         any_of("thread", "signal", "faulthandler"),
-        ("thread", "signal"),
+        default=("thread", "signal"),
     )
     all_threads: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS, boolean, default=False)
     locals: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS, boolean, default=False)
-    checkpoint: str = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), "first")
-
-    def __post_init__(self) -> None:
-        check(self)
+    checkpoint: str = setting(
+        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), default="first"
+    )
 
     @classmethod
     def from_env(
@@ -109,8 +104,7 @@ class WatchdogConfig:
         return read(cls, environ, overrides)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProfilerConfig:
+class ProfilerConfig(Settings):
     """What is profiled, how, and who may ask for it.
 
     Args:
@@ -130,26 +124,17 @@ class ProfilerConfig:
     triggers: tuple[str, ...] = setting(
         env.OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS,
         any_of("slow", "request", "ratio", "tail", alone="none"),
-        ("slow", "request"),
+        default=("slow", "request"),
     )
-    interval: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL, integer(1), 10)
-    engine: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE, one_of("sampler", "pyinstrument"), "sampler")
-    key: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY, text, "")
-    allow: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW, dotted_path, "")
-    ratio: float = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_RATIO, ratio, 0.0)
-    store: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE, text, "")
-    max_duration: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_MAX_DURATION, integer(1), 30_000)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def __repr__(self) -> str:
-        """All but the key, which is a secret."""
-        shown = ", ".join(
-            f"{each.name}={'<set>' if each.name == 'key' and self.key else repr(getattr(self, each.name))}"
-            for each in fields(self)
-        )
-        return f"ProfilerConfig({shown})"
+    interval: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL, integer(1), default=10)
+    engine: str = setting(
+        env.OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE, one_of("sampler", "pyinstrument"), default="sampler"
+    )
+    key: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY, text, default="")
+    allow: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW, dotted_path, default="")
+    ratio: float = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_RATIO, ratio, default=0.0)
+    store: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE, text, default="")
+    max_duration: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_MAX_DURATION, integer(1), default=30_000)
 
     @classmethod
     def from_env(
@@ -159,8 +144,7 @@ class ProfilerConfig:
         return read(cls, environ, overrides)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeoutConfig:
+class TimeoutConfig(Settings):
     """How long a request may take before it is interrupted.
 
     Args:
@@ -173,13 +157,10 @@ class TimeoutConfig:
         ConfigurationError: If a value is not one that the setting can have.
     """
 
-    timeout: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT, integer(0), 0)
-    view: str = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW, dotted_path, "")
-    max_deferral: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL, integer(0), 1000)
+    timeout: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT, integer(0), default=0)
+    view: str = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW, dotted_path, default="")
+    max_deferral: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL, integer(0), default=1000)
     disabled: bool = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED, boolean, default=False)
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @classmethod
     def from_env(
@@ -189,8 +170,7 @@ class TimeoutConfig:
         return read(cls, environ, overrides)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecorderConfig:
+class RecorderConfig(Settings):
     """Where the flight recorder keeps its files.
 
     Args:
@@ -200,10 +180,7 @@ class RecorderConfig:
         ConfigurationError: If a value is not one that the setting can have.
     """
 
-    directory: str = setting(env.OTEL_PYTHON_INTROSPECT_RECORDER_DIR, text, "")
-
-    def __post_init__(self) -> None:
-        check(self)
+    directory: str = setting(env.OTEL_PYTHON_INTROSPECT_RECORDER_DIR, text, default="")
 
     @classmethod
     def from_env(
@@ -234,8 +211,7 @@ def option_of(variable: str) -> str:
     return variable.removeprefix(PREFIX).lower()
 
 
-@dataclass(frozen=True, kw_only=True)
-class IntrospectConfig:
+class IntrospectConfig(NamedTuple):
     """All settings, by what they are for."""
 
     evidence: EvidenceConfig = EvidenceConfig()
@@ -274,10 +250,12 @@ SETTINGS: Final[tuple[type[Any], ...]] = (
     RecorderConfig,
 )
 
-IntrospectOptions: Final = make_dataclass(
-    "IntrospectOptions",
-    [(option_of(variable), Any, None) for config in SETTINGS for variable in variables_of(config).values()],
-    frozen=True,
-    kw_only=True,
-)
-"""Every setting as one optional key: what ``instrumentation/development: {python: {introspect: ...}}`` may hold."""
+
+@cache
+def introspect_options() -> type[Any]:
+    """Every setting as one optional key of a dataclass: what a configuration file may say about ``introspect``.
+
+    Made when it is asked for: only a configuration file asks.
+    """
+    options = [(option_of(variable), Any, None) for config in SETTINGS for variable in variables_of(config).values()]
+    return make_dataclass("IntrospectOptions", options, frozen=True, kw_only=True)

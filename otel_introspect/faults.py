@@ -36,7 +36,7 @@ def failed(doing: str, error: BaseException) -> None:
     _told.add(doing)
     try:
         _logger.error(
-            "otel_introspect failed while %s; the application is unaffected. More faults of this kind are only counted.",
+            "otel_introspect failed while %s; the application is unaffected. More such faults are only counted.",
             doing,
             exc_info=error,
         )

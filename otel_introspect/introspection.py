@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
@@ -12,9 +12,12 @@ from otel_introspect.config import IntrospectConfig
 from otel_introspect.engine.clock import Clock
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable
-from otel_introspect.engine.watchdog import Watchdog
+from otel_introspect.engine.ownership import is_library, is_surroundings
 from otel_introspect.faults import fail_open
-from otel_introspect.sinks.reporter import SpanReporter
+
+if TYPE_CHECKING:
+    from otel_introspect.engine.watchdog import Watchdog
+    from otel_introspect.sinks.reporter import SpanReporter
 
 _SECONDS: Final = 0.001
 
@@ -22,7 +25,8 @@ _SECONDS: Final = 0.001
 class Introspection:
     """The live table, what watches it and where that reports to.
 
-    Making one starts nothing: the thread comes with the first entry span.
+    Making one starts nothing, and loads nothing that only a slow span needs: both come with the first entry span, on
+    the introspector's thread, so that a process which never has one, a short command say, pays for neither.
 
     Args:
         config: The settings.
@@ -34,35 +38,74 @@ class Introspection:
         self, config: IntrospectConfig, *, tracer_provider: TracerProvider | None = None, clock: Clock | None = None
     ) -> None:
         self.config: Final = config
-        self.tracer_provider: Final = tracer_provider
+        self.tracer_provider = tracer_provider
         self.table: Final = LiveTable()
-        self.reporter: Final = SpanReporter(config.evidence, clock=clock)
-        self.watchdog: Final = Watchdog(
-            self.table,
-            self.reporter,
-            threshold_ms=config.watchdog.threshold or 1,
-            max_snapshots=config.watchdog.max_snapshots,
-            all_threads=config.watchdog.all_threads,
-            clock=clock,
-        )
-        self.introspector: Final = Introspector(
-            self.watchdog, max(config.watchdog.threshold, 1) * _SECONDS, self._forked
-        )
+        self.introspector: Final = Introspector(self._look, max(config.watchdog.threshold, 1) * _SECONDS, self._forked)
         self.watching = config.watchdog.threshold > 0 and "thread" in config.watchdog.observers
         """Whether entry spans are put into the table at all."""
+        self._clock = clock
+        self._assembling = threading.RLock()
+        self._reporter: SpanReporter | None = None
+        self._watchdog: Watchdog | None = None
+
+    @property
+    def reporter(self) -> SpanReporter:
+        """Where snapshots go."""
+        if self._reporter is None:
+            with self._assembling:
+                if self._reporter is None:
+                    from otel_introspect.sinks.reporter import SpanReporter
+
+                    self._reporter = SpanReporter(self.config.evidence, clock=self._clock)
+        return self._reporter
+
+    @property
+    def watchdog(self) -> Watchdog:
+        """What looks at the table."""
+        if self._watchdog is None:
+            with self._assembling:
+                if self._watchdog is None:
+                    from otel_introspect.engine.watchdog import Watchdog
+
+                    self._watchdog = Watchdog(
+                        self.table,
+                        self.reporter,
+                        threshold_ms=max(self.config.watchdog.threshold, 1),
+                        max_snapshots=self.config.watchdog.max_snapshots,
+                        all_threads=self.config.watchdog.all_threads,
+                        clock=self._clock,
+                    )
+        return self._watchdog
+
+    def prepare(self) -> None:
+        """Load now what a slow span will need: for servers, before their first request.
+
+        Loading reads files, and whoever reads a file lets go of the GIL. A request that keeps it for long stretches, in
+        a regular expression say, would be over before all was loaded.
+        """
+        with fail_open("loading"):
+            is_surroundings("")
+            is_library("")
+            _ = self.watchdog
 
     def tracer(self) -> Tracer:
         """For spans of our own."""
         return get_tracer("otel_introspect", tracer_provider=self.tracer_provider)
 
+    def _look(self) -> int | None:
+        return self.watchdog.look()
+
     def stop(self) -> None:
         """Watch nothing more and give back the thread."""
         self.watching = False
         self.introspector.stop()
-        self.watchdog.forget()
+        self.table.clear()
 
     def _forked(self) -> None:
-        self.reporter.after_fork()
+        # A lock may be held by a thread that is not there any more.
+        self._assembling = threading.RLock()
+        if self._reporter is not None:
+            self._reporter.after_fork()
         self.table.keep_only(threading.get_ident())
         if self.table:
             self.introspector.wake()

@@ -10,7 +10,6 @@ from typing import Final
 from opentelemetry import trace
 
 from otel_introspect.config import IntrospectConfig
-from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import capture, outwards
 from otel_introspect.engine.threads import thread_name
 from otel_introspect.engine.watchdog import Snapshot
@@ -46,7 +45,6 @@ def snapshot() -> bool:
             Snapshot(
                 taken=now,
                 capture=stack,
-                stack=resolve(stack),
                 thread_id=threading.get_ident(),
                 thread_name=thread_name(threading.get_ident()),
                 elapsed_ms=max(now - getattr(span, "start_time", now), 0) // _MILLISECOND,

@@ -22,17 +22,19 @@ import os
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from otel_introspect.engine.native import allocate_lock, start_thread
-from otel_introspect.engine.threads import INTROSPECTOR_NAME
 from otel_introspect.faults import fail_open, failed
+
+INTROSPECTOR_NAME: Final = "otel-introspect"
+"""Of the thread."""
 
 _NANOSECONDS: Final = 1_000_000_000
 # So that a wake-up is past the deadline, not just before it.
 _MARGIN: Final = 0.000_2
 # Empty rounds, of one threshold each, before it parks: steady traffic with gaps should not wake it for each request.
-_LINGER: Final = 10
+_LINGER: Final = 2
 # After a fault of our own, so that one that comes back each time does not keep a core busy.
 _PAUSE: Final = 1.0
 _STOP_SECONDS: Final = 2.0
@@ -40,25 +42,17 @@ _STOP_SECONDS: Final = 2.0
 _FORK_SECONDS: Final = 1.0
 
 
-class Duty(Protocol):
-    """What the introspector does."""
-
-    def look(self) -> int | None:
-        """Do what is due; returns in how many nanoseconds to come again, None if there is nothing to come for."""
-        ...
-
-
 class Introspector:
-    """Runs a duty on a thread of its own, which it starts at the first ``wake``.
+    """Looks after open spans on a thread of its own, which it starts at the first ``wake``.
 
     Args:
-        duty: What is to be done.
-        idle_seconds: How long it may sleep while the duty has nothing to come for without being late for something new.
+        look: Does what is due; returns in how many nanoseconds to come again, None if there is nothing to come for.
+        idle_seconds: How long it may sleep while there is nothing to come for without being late for something new.
         forked: Called in a forked child, on the thread that forked, before anything else of ours runs there.
     """
 
-    def __init__(self, duty: Duty, idle_seconds: float, forked: Callable[[], None]) -> None:
-        self._duty = duty
+    def __init__(self, look: Callable[[], int | None], idle_seconds: float, forked: Callable[[], None]) -> None:
+        self._look = look
         self._idle_seconds = idle_seconds
         self._forked = forked
         self.parked = True
@@ -144,7 +138,7 @@ class Introspector:
         working = self._working  # another one after a fork
         working.acquire()
         try:
-            return self._duty.look()
+            return self._look()
         finally:
             working.release()
 

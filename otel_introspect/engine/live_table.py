@@ -23,6 +23,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 from otel_introspect.engine.places import Place, ThreadPlace
+from otel_introspect.faults import fail_open
 
 Reference = Callable[[], Any]
 """Returns the span, or None once it is gone: a weak reference. All that the engine asks of a span is ``start_time``."""
@@ -35,7 +36,7 @@ class Watch:
     writes any more. It is re-entrant because the collector may end the very span to which this thread is writing.
     """
 
-    __slots__ = ("closed", "key", "lock", "looks", "place", "reference", "started")
+    __slots__ = ("_pending", "closed", "key", "lock", "looks", "place", "reference", "started")
 
     def __init__(self, key: Hashable, reference: Reference, place: Place, started: int) -> None:
         self.key: Final = key
@@ -45,10 +46,26 @@ class Watch:
         self.lock: Final = threading.RLock()
         self.closed = False
         self.looks = 0
+        self._pending: Callable[[], object] | None = None
+
+    def put_off(self, write: Callable[[], object]) -> None:
+        """Have *write* done a little later: by ``catch_up``, or by whoever closes before that."""
+        with self.lock:
+            if not self.closed:
+                self._pending = write
+
+    def catch_up(self) -> None:
+        """Do what was put off, unless it has been done."""
+        with self.lock:
+            write, self._pending = self._pending, None
+            if write is not None:
+                with fail_open("writing evidence"):
+                    write()
 
     def close(self) -> None:
-        """Let nothing be written any more; waits for a writer that is at it."""
+        """Let nothing be written any more; waits for a writer that is at it, and writes what was put off."""
         with self.lock:
+            self.catch_up()
             self.closed = True
 
 

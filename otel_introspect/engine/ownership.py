@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sysconfig
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import CodeType
 from typing import Final
 
@@ -15,23 +15,11 @@ _ADAPTERS: Final = os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep
 _OUTSIDE: Final = f"{os.sep}span_guard.py"
 
 # site-packages by name, not only by this interpreter's paths: an application may add other ones to sys.path.
-_LIBRARY_PATH: Final = re.compile(
-    r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen ", re.ASCII
-)
-_STANDARD_LIBRARY: Final = tuple(
-    sorted(
-        {
-            os.path.abspath(path) + os.sep
-            for name in ("stdlib", "platstdlib", "purelib", "platlib")
-            if (path := sysconfig.get_paths().get(name))
-        }
-    )
-)
+_LIBRARY_PATH: Final = r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen "
 
 # What stands around the application's code on a thread's stack and says nothing about the request: interpreter,
 # threads, servers, event loops, and OpenTelemetry's own wrappers around them.
-_SURROUNDINGS: Final = re.compile(
-    r"""
+_SURROUNDINGS: Final = r"""
     ^<frozen\ (runpy|importlib)
     | [/\\](site|dist)-packages[/\\](
           gunicorn|uvicorn|hypercorn|daphne|waitress|cheroot|granian|uvloop|gevent|eventlet|asgiref|werkzeug
@@ -42,15 +30,26 @@ _SURROUNDINGS: Final = re.compile(
         | (threading|socketserver|runpy|selectors|contextlib|http[/\\]server)\.py$
       )
     | [/\\]bin[/\\](gunicorn|uvicorn|hypercorn|daphne|waitress-serve|celery|django-admin|opentelemetry-instrument)$
-    """,
-    re.VERBOSE | re.ASCII,
-)
+    """
+
+
+# Made at the first slow request, not at import: that costs the start of every process, this nobody.
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, (re.VERBOSE if "\n" in pattern else 0) | re.ASCII)
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths}
+    return (OUR_DIRECTORY, *sorted(os.path.abspath(path) + os.sep for path in found))
 
 
 @lru_cache(maxsize=4096)
 def is_library(filename: str) -> bool:
     """Whether code from *filename* is a library's: installed, standard, frozen into the interpreter, or ours."""
-    return filename.startswith((OUR_DIRECTORY, *_STANDARD_LIBRARY)) or _LIBRARY_PATH.search(filename) is not None
+    return filename.startswith(_installed()) or _compiled(_LIBRARY_PATH).search(filename) is not None
 
 
 def is_application(code: CodeType) -> bool:
@@ -67,7 +66,7 @@ def is_application(code: CodeType) -> bool:
 @lru_cache(maxsize=4096)
 def is_surroundings(filename: str) -> bool:
     """Whether code from *filename* belongs to what runs the application: the server, the event loop, the thread."""
-    return _SURROUNDINGS.search(filename) is not None
+    return _compiled(_SURROUNDINGS).search(filename) is not None
 
 
 @lru_cache(maxsize=4096)

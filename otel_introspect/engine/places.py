@@ -7,6 +7,7 @@ import gc
 from collections.abc import Mapping
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple, Protocol
+from weakref import ref
 
 from otel_introspect.engine.stacks import Capture, capture, outwards
 
@@ -44,6 +45,36 @@ class ThreadPlace:
         return None if frame is None else Sighting(capture(outwards(frame)), self.thread_id)
 
 
+class GreenletPlace:
+    """A greenlet, which shares its thread with others.
+
+    Args:
+        greenlet: Whose stack it is.
+        thread_id: The thread that runs it.
+    """
+
+    __slots__ = ("_greenlet", "thread_id")
+
+    def __init__(self, greenlet: Any, thread_id: int) -> None:  # noqa: ANN401 - the package greenlet may not be there
+        self._greenlet = ref(greenlet)  # weak for the same reason as a task's
+        self.thread_id = thread_id
+
+    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+        """The stack of the greenlet, as it was left when another one took its turn, or as it runs. Never another's."""
+        greenlet = self._greenlet()
+        if greenlet is None or greenlet.dead:
+            return None
+        left_at = greenlet.gr_frame
+        if left_at is not None:
+            return Sighting(capture(outwards(left_at)), self.thread_id, "switched_out")
+        frame = frames.get(self.thread_id)
+        if frame is None:
+            return None
+        sighting = Sighting(capture(outwards(frame)), self.thread_id, "running")
+        # It has no frame to show while it runs; if it has one now, the thread's stack may have been another's already.
+        return sighting if greenlet.gr_frame is None and not greenlet.dead else None
+
+
 class Handoff(NamedTuple):
     """How a framework lets a task's synchronous parts run on a thread of their own.
 
@@ -66,7 +97,7 @@ class TaskPlace:
         handoff: How it is known that the task waits for that thread and that the thread works for it.
     """
 
-    __slots__ = ("busy_worker_id", "handoff", "loop_thread_id", "task", "worker_id")
+    __slots__ = ("_task", "busy_worker_id", "handoff", "loop_thread_id", "worker_id")
 
     def __init__(
         self,
@@ -75,7 +106,8 @@ class TaskPlace:
         worker_id: int | None = None,
         handoff: Handoff | None = None,
     ) -> None:
-        self.task = task
+        # Weak: a task that nobody else holds any more is to go, as it would without us.
+        self._task = ref(task)
         self.loop_thread_id = loop_thread_id
         self.worker_id = worker_id
         self.handoff = handoff
@@ -90,10 +122,17 @@ class TaskPlace:
         busy = self.busy_worker_id
         if busy is not None and busy in frames:
             return Sighting(capture(outwards(frames[busy])), busy, "running")
-        return self._running(frames) if is_current(self.task) else self._parked(frames)
+        task = self._task()
+        if task is None:
+            return None
+        return self._running(task, frames) if is_current(task) else self._parked(task, frames)
 
-    def _running(self, frames: Mapping[int, FrameType]) -> Sighting | None:
-        outermost = _frame_of(self.task.get_coro())
+    def is_of(self, task: asyncio.Task[Any]) -> bool:
+        """Whether this is the place of *task*."""
+        return self._task() is task
+
+    def _running(self, task: asyncio.Task[Any], frames: Mapping[int, FrameType]) -> Sighting | None:
+        outermost = _frame_of(task.get_coro())
         stack = []
         for frame in outwards(frames.get(self.loop_thread_id)):
             stack.append(frame)
@@ -102,9 +141,9 @@ class TaskPlace:
         # Its outermost frame is not there: the thread has gone on to something else since its frames were taken.
         return None
 
-    def _parked(self, frames: Mapping[int, FrameType]) -> Sighting | None:
-        chain = await_chain(self.task)
-        if not chain or is_current(self.task):
+    def _parked(self, task: asyncio.Task[Any], frames: Mapping[int, FrameType]) -> Sighting | None:
+        chain = await_chain(task)
+        if not chain or is_current(task):
             return None  # it has ended, or runs again: what was walked may be torn
         if self.handoff is not None and self.worker_id is not None and chain[-1].f_code is self.handoff.waiting:
             served = _served_by(frames.get(self.worker_id), self.handoff.serving)

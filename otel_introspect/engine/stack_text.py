@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import CodeType
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_introspect.engine.ownership import is_application
 from otel_introspect.engine.stacks import Capture
@@ -16,8 +15,7 @@ _MAX_RESOLVED: Final = 8192
 _MAX_SOURCE_CHARACTERS: Final = 200
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class FrameText:
+class FrameText(NamedTuple):
     """One frame, as a reader wants it.
 
     Args:
@@ -48,8 +46,7 @@ class FrameText:
         return f"{self.function} ({self.file}:{self.line})"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class StackText:
+class StackText(NamedTuple):
     """A resolved capture.
 
     Args:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_introspect.engine.ownership import is_doorway, is_ours, is_surroundings
 
@@ -19,8 +18,7 @@ Position = tuple[CodeType, int]
 """A code object and ``f_lasti`` in it. Never hash it: a code object's hash and equality read all its contents."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Capture:
+class Capture(NamedTuple):
     """One stack, innermost frame first.
 
     Args:

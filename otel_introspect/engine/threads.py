@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
-from otel_introspect.engine.stack_text import StackText, cut, one_line, resolve, utf8_length
+from otel_introspect.engine.introspector import INTROSPECTOR_NAME
+from otel_introspect.engine.stack_text import cut, one_line, resolve, utf8_length
 from otel_introspect.engine.stacks import Capture, capture, outwards
 
-INTROSPECTOR_NAME: Final = "otel-introspect"
 _MAX_THREADS: Final = 200
 _MAX_NAMES: Final = 5
 _MIN_FRAMES_BYTES: Final = 160
+# For the last line, which says how many groups are missing.
+_NOTE_BYTES: Final = 24
 
 
 def thread_name(thread_id: int) -> str:
@@ -26,25 +27,28 @@ def thread_name(thread_id: int) -> str:
     return one_line(thread.name) if thread is not None else ""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ThreadGroup:
+class ThreadGroup(NamedTuple):
     """Threads that are at the identical place."""
 
     names: tuple[str, ...]
-    stack: StackText
+    capture: Capture
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class OtherThreads:
+class OtherThreads(NamedTuple):
     """The threads beside the one that a snapshot shows, those at the identical place grouped, largest group first."""
 
-    count: int
+    total: int
     groups: tuple[ThreadGroup, ...]
+
+    def resolve(self) -> None:
+        """Have the source lines ready for ``text``, which is asked for where no file should be read."""
+        for group in self.groups:
+            resolve(group.capture)
 
     def text(self, max_bytes: int) -> str:
         """For a reader: each group's names and as many innermost frames as *max_bytes* of UTF-8 have room for."""
         parts: list[str] = []
-        room = max_bytes
+        room = max_bytes - _NOTE_BYTES if len(self.groups) > 1 else max_bytes
         for place, group in enumerate(self.groups):
             named = ", ".join(group.names[:_MAX_NAMES]) + (", ..." if len(group.names) > _MAX_NAMES else "")
             plural = "s" if len(group.names) != 1 else ""
@@ -53,7 +57,7 @@ class OtherThreads:
             share = max(room // left, min(room, _MIN_FRAMES_BYTES)) - utf8_length(head) - 2
             if share < _MIN_FRAMES_BYTES // 2:
                 break
-            block = head + group.stack.text(share)[0] + "\n\n"
+            block = head + resolve(group.capture).text(share)[0] + "\n\n"
             if utf8_length(block) > room:
                 break
             room -= utf8_length(block)
@@ -80,4 +84,4 @@ def other_threads(frames: Mapping[int, FrameType], shown: int) -> OtherThreads:
         stack = capture(outwards(frame))
         groups.setdefault(stack.key(), (stack, []))[1].append(name or f"thread {thread_id}")
     ordered = sorted(groups.values(), key=lambda group: -len(group[1]))
-    return OtherThreads(total, tuple(ThreadGroup(tuple(names), resolve(stack)) for stack, names in ordered))
+    return OtherThreads(total, tuple(ThreadGroup(tuple(sorted(names)), stack) for stack, names in ordered))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from types import FrameType
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import LiveTable, Watch
 from otel_introspect.engine.places import TaskState
-from otel_introspect.engine.stack_text import StackText, resolve
+from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import Capture, can_walk_other_threads, current_frames
 from otel_introspect.engine.threads import OtherThreads, other_threads, thread_name
 from otel_introspect.faults import count, fail_open, tell_once
@@ -27,14 +27,12 @@ _BATCH: Final = 100
 _CLOCK_STEP: Final = 100 * _MILLISECOND
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One stack of one span, taken once.
 
     Args:
         taken: Nanoseconds since the epoch.
-        capture: Where the span was, to compare with other snapshots.
-        stack: The same, to read.
+        capture: Where the span was.
         thread_id: The thread that it was on.
         thread_name: That thread's name; empty if it is not known.
         elapsed_ms: How long the span had been open.
@@ -48,7 +46,6 @@ class Snapshot:
 
     taken: int
     capture: Capture
-    stack: StackText
     thread_id: int
     thread_name: str
     elapsed_ms: int
@@ -137,6 +134,8 @@ class Watchdog:
         if not self._table:
             return None
         next_due = now + self._threshold
+        while self._due and (self._due[0][2].closed or self._due[0][2].key not in self._table.slow):
+            heapq.heappop(self._due)
         if self._due:
             next_due = min(next_due, self._due[0][0])
         head = self._head()
@@ -217,8 +216,15 @@ class Watchdog:
                 return
             if first:
                 self._reporter.mark_slow(span)
-            if snapshot is not None:
-                self._reporter.report(span, snapshot)
+            if snapshot is None:
+                return
+            watch.put_off(partial(self._reporter.report, span, snapshot))
+        # Finding the source lines reads files, and whoever reads a file lets go of the GIL: beside a request that keeps
+        # it for long stretches this may take longer than the request. Then that writes what was put off when it ends.
+        resolve(snapshot.capture)
+        if snapshot.others is not None:
+            snapshot.others.resolve()
+        watch.catch_up()
 
     def _snapshot(self, watch: Watch, at: int, frames: Mapping[int, FrameType]) -> Snapshot | None:
         sighting = watch.place.look(frames)
@@ -235,7 +241,6 @@ class Watchdog:
         return Snapshot(
             taken=taken,
             capture=sighting.capture,
-            stack=resolve(sighting.capture),
             thread_id=sighting.thread_id,
             thread_name=thread_name(sighting.thread_id),
             elapsed_ms=(now - watch.started) // _MILLISECOND,
@@ -289,8 +294,3 @@ class Watchdog:
             watch = self._table.turn_slow(key, min(span.start_time - before, now))
             if watch is not None:
                 self._push(watch.started + self._threshold, watch)
-
-    def forget(self) -> None:
-        """Drop all spans and deadlines."""
-        self._table.clear()
-        self._due.clear()

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 
-from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, IntrospectOptions, option_of
+from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, introspect_options, option_of
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import Introspection, activate, active, on_first_use
@@ -22,6 +22,13 @@ from otel_introspect.setting import problem, variables_of
 _OTHER_ARGUMENTS: Final = frozenset({"config", "tracer_provider", "meter_provider", "logger_provider"})
 
 
+class _Options:
+    """A class attribute that is made when it is read."""
+
+    def __get__(self, instance: object, owner: type[Any]) -> type[Any]:
+        return introspect_options()
+
+
 class IntrospectInstrumentor(BaseInstrumentor):
     """Adds the watchdog to the tracer provider.
 
@@ -30,8 +37,8 @@ class IntrospectInstrumentor(BaseInstrumentor):
     global one is used otherwise.
     """
 
-    configuration: ClassVar[type[Any]] = IntrospectOptions
-    """What a configuration file may say about it."""
+    configuration: ClassVar[_Options] = _Options()
+    """The dataclass of what a configuration file may say about it."""
 
     # A provider keeps its processors for good: one serves each time that we are switched on again.
     _processors: ClassVar[WeakKeyDictionary[Any, WatchdogSpanProcessor]] = WeakKeyDictionary()
@@ -52,8 +59,8 @@ class IntrospectInstrumentor(BaseInstrumentor):
                 tell_once(
                     logging.WARNING,
                     "otel_introspect found no tracer provider of the OpenTelemetry SDK, so nothing is watched yet. Set"
-                    " one up before instrument() is called, or start with opentelemetry-instrument; it is looked for again"
-                    " at the first request.",
+                    " one up before instrument() is called, or start with opentelemetry-instrument; it is looked for"
+                    " again at the first request.",
                 )
                 on_first_use(lambda: self._attach(introspection, provider))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from sys import modules
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
@@ -11,7 +12,7 @@ from weakref import ref
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_introspect.config import IntrospectConfig
-from otel_introspect.engine.places import TaskPlace
+from otel_introspect.engine.places import GreenletPlace, Place, TaskPlace
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.introspection import Introspection
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
 _SAMPLED: Final = 1
+# Loaded by whoever has threads replaced by greenlets.
+_GREENLETS: Final = "gevent.monkey"
 
 
 class _OnStart(Protocol):
@@ -90,7 +93,8 @@ def _make_on_start(introspection: Introspection) -> _OnStart:
                 return
             context: Any = span._context  # noqa: SLF001 - see above
             if context[3] & _SAMPLED and introspection.watching:
-                table[context[1]] = (ref(span), get_ident() if running_loop() is None else _task_place())
+                shared = running_loop() is not None or _GREENLETS in modules
+                table[context[1]] = (ref(span), _shared_place() if shared else get_ident())
                 if introspector.parked:
                     introspector.wake()
         except AttributeError:
@@ -127,10 +131,13 @@ def _make_on_end(introspection: Introspection) -> _OnEnd:
     return on_end
 
 
-def _task_place() -> int | TaskPlace:
-    """Where an event loop runs: its current task, or its thread while it runs no task."""
-    task = asyncio.current_task()
-    return get_ident() if task is None else TaskPlace(task, get_ident())
+def _shared_place() -> int | Place:
+    """Where the span runs on a thread that is shared: in a task, in a greenlet; on the thread if in neither."""
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
+        task = asyncio.current_task()
+        return get_ident() if task is None else TaskPlace(task, get_ident())
+    greenlet = modules.get("greenlet")
+    return get_ident() if greenlet is None else GreenletPlace(greenlet.getcurrent(), get_ident())
 
 
 def _start_by_public_names(introspection: Introspection, span: Span) -> None:
@@ -138,7 +145,6 @@ def _start_by_public_names(introspection: Introspection, span: Span) -> None:
         context = span.get_span_context()
         is_entry = span.parent is None or span.parent.is_remote
         if is_entry and context.trace_flags.sampled and introspection.watching:
-            place = get_ident() if asyncio._get_running_loop() is None else _task_place()  # noqa: SLF001 - as above
-            introspection.table.add(context.span_id, ref(span), place)
+            introspection.table.add(context.span_id, ref(span), _shared_place())
             if introspection.introspector.parked:
                 introspection.introspector.wake()

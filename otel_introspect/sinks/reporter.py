@@ -20,7 +20,7 @@ from otel_introspect import semconv
 from otel_introspect.config import EvidenceConfig
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import Watch
-from otel_introspect.engine.stack_text import cut, shorts
+from otel_introspect.engine.stack_text import StackText, cut, resolve, shorts
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open
 from otel_introspect.sinks import Sink
@@ -92,7 +92,7 @@ class SpanReporter:
                 text = snapshot.others.text(min(self._max_bytes, self._fair_share(ledger, snapshot.remaining)))
                 others: dict[str, AttributeValue] = {
                     semconv.THREADS_TEXT: text,
-                    semconv.THREADS_COUNT: snapshot.others.count,
+                    semconv.THREADS_COUNT: snapshot.others.total,
                 }
                 self._emit(span, semconv.THREADS_EVENT, others, snapshot.taken, ledger)
         return True
@@ -110,7 +110,8 @@ class SpanReporter:
         if room < min(_LEAST_TEXT, self._max_bytes):
             count("dropped", "span budget")
             return None
-        text, was_cut = snapshot.stack.text(room)
+        stack = resolve(snapshot.capture)
+        text, was_cut = stack.text(room)
         repeated = ledger.note(snapshot.capture)
         attributes: dict[str, AttributeValue] = {
             CODE_STACKTRACE: text,
@@ -125,21 +126,22 @@ class SpanReporter:
         }
         if snapshot.task_state is not None:
             attributes[semconv.TASK_STATE] = snapshot.task_state
-        culprit = snapshot.stack.culprit()
+        culprit = stack.culprit()
         if culprit is not None:
             attributes[CODE_FUNCTION_NAME] = cut(culprit.function, min(self._max_bytes, _LEAST_TEXT))
             attributes[CODE_FILE_PATH] = cut(culprit.file, min(self._max_bytes, 2 * _LEAST_TEXT))
             attributes[CODE_LINE_NUMBER] = culprit.line
         if was_cut:
-            frames = self._frames(snapshot, ledger, size_of(semconv.STACK_SNAPSHOT_EVENT, attributes), repeated)
+            already = size_of(semconv.STACK_SNAPSHOT_EVENT, attributes)
+            room = ledger.left - already - min(snapshot.remaining, _LOOKAHEAD) * _RESERVE - len(semconv.STACK_FRAMES)
+            frames = self._frames(stack, room, repeated)
             if frames:
                 attributes[semconv.STACK_FRAMES] = frames
         return attributes
 
-    def _frames(self, snapshot: Snapshot, ledger: SpanLedger, already: int, repeated: int) -> list[str]:
+    def _frames(self, stack: StackText, room: int, repeated: int) -> list[str]:
         """The whole stack, a line each, if it fits; of a stack that has been shown before, all of it or nothing."""
-        room = ledger.left - already - min(snapshot.remaining, _LOOKAHEAD) * _RESERVE - len(semconv.STACK_FRAMES)
-        lines = shorts(snapshot.stack.frames, snapshot.stack.omitted, self._max_bytes)
+        lines = shorts(stack.frames, stack.omitted, self._max_bytes)
         total, kept = 0, 0
         for line in lines:
             total += size_of("", {"": line})

@@ -16,6 +16,7 @@ from wrapt import register_post_import_hook
 
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.instrumentation.base import BaseInstrumentor
+from otel_introspect.introspection import active
 
 _HANDLER_MODULE: Final = "django.core.handlers.base"
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
@@ -80,6 +81,9 @@ _ORIGINAL: Final = "_otel_introspect_original"
 def _loading(original: Callable[..., None]) -> Callable[..., None]:
     @wraps(original)
     def load_middleware(self: Any, is_async: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - Django's signature
+        introspection = active()
+        if introspection is not None:
+            introspection.prepare()
         with _ours_in_settings():
             original(self, is_async)
 

@@ -89,7 +89,7 @@ class WatchedRequest:
 
     def _move_to_task(self) -> None:
         task = asyncio.current_task()
-        if task is None or (self._place is not None and self._place.task is task):
+        if task is None or (self._place is not None and self._place.is_of(task)):
             return
         # Whoever started the span on a thread of its own is served by that thread, as asgiref does it.
         worker = self._place.worker_id if self._place is not None else None
@@ -145,7 +145,7 @@ class WatchedRequest:
         return in_task
 
     def streams(self, response: object) -> bool:
-        """Whether the body of *response* is to be watched on its own: it is to come, and the request's span about to end."""
+        """Whether the body of *response* is to be watched on its own, as the request's span is about to end."""
         return self._owns and not self._exempt and getattr(response, "streaming", False) is True
 
     def close(self) -> None:
