@@ -97,7 +97,7 @@ class TaskPlace:
         handoff: How it is known that the task waits for that thread and that the thread works for it.
     """
 
-    __slots__ = ("_task", "busy_worker_id", "handoff", "loop_thread_id", "worker_id")
+    __slots__ = ("_task", "handoff", "loop_thread_id", "worker_id")
 
     def __init__(
         self,
@@ -111,17 +111,12 @@ class TaskPlace:
         self.loop_thread_id = loop_thread_id
         self.worker_id = worker_id
         self.handoff = handoff
-        # Set by an adapter for as long as it knows that this thread, and no other, does the task's work.
-        self.busy_worker_id: int | None = None
 
     def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
         """The stack of the task: of its thread while it runs, its chain of awaits while it is parked.
 
         Never a frame of another task: the loop's thread is shown only down from this task's own outermost frame.
         """
-        busy = self.busy_worker_id
-        if busy is not None and busy in frames:
-            return Sighting(capture(outwards(frames[busy])), busy, "running")
         task = self._task()
         if task is None:
             return None
@@ -148,7 +143,7 @@ class TaskPlace:
         if self.handoff is not None and self.worker_id is not None and chain[-1].f_code is self.handoff.waiting:
             served = _served_by(frames.get(self.worker_id), self.handoff.serving)
             if served:
-                return Sighting(capture(served), self.worker_id, "running")
+                return Sighting(capture([*served, *reversed(chain)]), self.worker_id, "running")
         return Sighting(capture(reversed(chain)), self.loop_thread_id, "awaiting")
 
 
@@ -175,7 +170,8 @@ def _served_by(frame: FrameType | None, serving: CodeType) -> list[FrameType]:
 def await_chain(task: asyncio.Task[Any]) -> list[FrameType]:
     """The frames of a parked task from its outermost coroutine to the ``await`` it is parked on.
 
-    Goes on into another task where the first one awaits it, directly or as part of a ``gather``.
+    Goes on into another task where the first one waits for it: directly, or through ``gather``, ``shield``,
+    ``wait_for`` or ``wait``; of several, into the first that is not done.
     """
     chain: list[FrameType] = []
     seen: set[int] = set()
@@ -188,7 +184,7 @@ def await_chain(task: asyncio.Task[Any]) -> list[FrameType]:
             if frame is not None:
                 chain.append(frame)
             awaited = _awaited_by(awaited)
-        waiting = _task_behind(getattr(waiting, "_fut_waiter", None))
+        waiting = _task_behind(getattr(waiting, "_fut_waiter", None), chain[-1] if chain else None)
     return chain
 
 
@@ -217,10 +213,27 @@ def _awaited_by(awaitable: object) -> object:
     return None
 
 
-def _task_behind(future: object) -> asyncio.Task[Any] | None:
+def _task_behind(future: object, parked_at: FrameType | None) -> asyncio.Task[Any] | None:
+    """The task that another one waits for, where asyncio puts a plain future between the two."""
     if isinstance(future, asyncio.Task):
         return future
-    for child in getattr(future, "_children", ()):  # of asyncio.gather
-        if isinstance(child, asyncio.Task) and not child.done():
-            return child
+    behind: list[object] = list(getattr(future, "_children", ()))  # of gather
+    if (
+        parked_at is not None and parked_at.f_code in _WAITERS
+    ):  # asyncio's own frames: the only ones whose locals we read
+        awaited = parked_at.f_locals.get("fut", parked_at.f_locals.get("fs", ()))
+        behind += [awaited] if isinstance(awaited, asyncio.Future) else list(awaited)
+    for callback, *_ in getattr(future, "_callbacks", None) or ():  # of shield: the inner one is in its callback
+        behind += [cell.cell_contents for cell in getattr(callback, "__closure__", None) or ()]
+    for each in behind:
+        if isinstance(each, asyncio.Task) and not each.done():
+            return each
     return None
+
+
+# wait_for waits for a future of its own up to 3.11; wait always does.
+_WAITERS: Final[tuple[CodeType, ...]] = tuple(
+    code
+    for name in ("wait_for", "_wait")
+    if (code := getattr(getattr(asyncio.tasks, name, None), "__code__", None)) is not None
+)

@@ -267,27 +267,26 @@ def test_work_handed_to_a_thread_is_seen_on_that_thread():
 
     busy, idle, worker_id = asyncio.run(main())
 
-    assert "synchronous_part" in names(busy)
+    assert names(busy).index("synchronous_part") < names(busy).index("waiting")
     assert (busy.task_state, busy.thread_id) == ("running", worker_id)
     assert idle.task_state == "awaiting"
 
 
-def test_a_named_worker_is_seen_before_everything_else():
+def test_the_chain_goes_on_behind_wait_for_shield_and_wait():
     """
-    While an adapter knows which thread does a task's work, that thread is shown.
+    Where asyncio puts a future of its own between a task and the one it waits for, the chain finds that one.
     """
 
-    async def main():
-        task = asyncio.current_task()
-        place = TaskPlace(task, threading.get_ident())
+    async def with_wait_for():
+        await asyncio.wait_for(_forever(), 100)
 
-        def work():
-            place.busy_worker_id = threading.get_ident()
-            return look_from_another_thread(place)
+    async def with_shield():
+        await asyncio.shield(asyncio.ensure_future(_forever()))
 
-        return await asyncio.to_thread(work)
+    async def with_wait():
+        await asyncio.wait([asyncio.ensure_future(_forever())])
 
-    sighting = asyncio.run(main())
-
-    assert "work" in names(sighting)
-    assert sighting.task_state == "running"
+    for outer in (with_wait_for, with_shield, with_wait):
+        shown = parked(outer)
+        assert "_forever" in shown
+        assert shown[-1] == outer.__name__

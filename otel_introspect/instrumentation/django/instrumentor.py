@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from types import ModuleType
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from otel_introspect.introspection import active
 _HANDLER_MODULE: Final = "django.core.handlers.base"
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
 _PACKAGE: Final = "otel_introspect.instrumentation.django"
-_INSIDE: Final = f"{_PACKAGE}.middleware.introspect_middleware"
+_INSIDE_WSGI: Final = f"{_PACKAGE}.middleware.wsgi_middleware"
+_INSIDE_ASGI: Final = f"{_PACKAGE}.middleware.asgi_middleware"
 _OUTSIDE: Final = f"{_PACKAGE}.span_guard.span_guard_middleware"
 
 # Settings are changed while a handler loads its middleware, and changed back: two handlers must not do that at once.
@@ -84,11 +85,19 @@ def _loading(original: Callable[..., None]) -> Callable[..., None]:
         introspection = active()
         if introspection is not None:
             introspection.prepare()
-        with _ours_in_settings():
+        with _ours_in_settings(is_async=is_async):
             original(self, is_async)
 
     setattr(load_middleware, _ORIGINAL, original)
     return load_middleware
+
+
+@cache
+def _follow() -> Callable[..., Any]:
+    # Late, as it imports Django; once, as an import statement costs each request 0.5 us even if all is imported.
+    from otel_introspect.instrumentation.django.watched_request import follow
+
+    return follow
 
 
 def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,40 +106,39 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
         atomic: Callable[..., Any] = original(self, view)
         try:
             # Django calls this just before the view, where the view is going to be called from.
-            from otel_introspect.instrumentation.django.watched_request import current
-
-            request = current.get()
-            return atomic if request is None else request.enter_view(view, atomic)
+            following: Callable[..., Any] = _follow()(view, atomic)
         except Exception as error:  # noqa: BLE001 - it would reach the application
             failed("following a request into its view", error)
             return atomic
+        return following
 
     setattr(make_view_atomic, _ORIGINAL, original)
     return make_view_atomic
 
 
 @contextmanager
-def _ours_in_settings() -> Iterator[None]:
+def _ours_in_settings(*, is_async: bool) -> Iterator[None]:
     from django.conf import settings
 
     with _settings_lock:
         before = settings.MIDDLEWARE
         with fail_open("adding our middleware"):
-            settings.MIDDLEWARE = with_ours(before)
+            settings.MIDDLEWARE = with_ours(before, is_async=is_async)
         try:
             yield
         finally:
             settings.MIDDLEWARE = before
 
 
-def with_ours(middleware: Collection[str]) -> list[str]:
-    """*middleware* with ours just inside and just outside OpenTelemetry's; at the very outside if that is not there."""
-    others = [path for path in middleware if path not in (_INSIDE, _OUTSIDE)]
-    inside = _if_importable(_INSIDE)
+def with_ours(middleware: Collection[str], *, is_async: bool) -> list[str]:
+    """*middleware* with ours around OpenTelemetry's; at the very outside if that is not there."""
+    others = [path for path in middleware if path not in (_INSIDE_WSGI, _INSIDE_ASGI, _OUTSIDE)]
+    inside = _if_importable(_INSIDE_ASGI if is_async else _INSIDE_WSGI)
     if _OTEL_MIDDLEWARE not in others:
         return [*inside, *others]
     place = others.index(_OTEL_MIDDLEWARE)
-    return [*others[:place], *_if_importable(_OUTSIDE), _OTEL_MIDDLEWARE, *inside, *others[place + 1 :]]
+    outside = _if_importable(_OUTSIDE) if is_async else []
+    return [*others[:place], *outside, _OTEL_MIDDLEWARE, *inside, *others[place + 1 :]]
 
 
 def _if_importable(path: str) -> list[str]:

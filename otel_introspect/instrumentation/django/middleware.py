@@ -8,82 +8,116 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
-from otel_introspect.faults import failed
+from otel_introspect.faults import fail_open, failed
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest, current
+from otel_introspect.introspection import active
 
 Handler = Callable[[HttpRequest], Any]
 
 
-def introspect_middleware(get_response: Handler) -> Handler:
-    """Make the middleware, in the mode of what is inside it; if that can't be done, there is none."""
-    try:
-        make = _asynchronous if iscoroutinefunction(get_response) else _synchronous
-        return make(get_response)
-    except Exception as error:  # noqa: BLE001 - it would keep the application from starting
-        failed("making the middleware", error)
-        return get_response
+def wsgi_middleware(get_response: Handler) -> Handler:
+    """Make the middleware for WSGI, where a request stays on the thread on which its span was started.
 
+    So there is nothing to be said about a fast request, and next to nothing is done for one.
+    """
 
-introspect_middleware.sync_capable = True  # type: ignore[attr-defined]
-introspect_middleware.async_capable = True  # type: ignore[attr-defined]
-
-
-def _open(request: HttpRequest) -> WatchedRequest | None:
-    try:
-        return WatchedRequest.of(request)
-    except Exception as error:  # noqa: BLE001 - it would reach the application
-        failed("following a request", error)
-        return None
-
-
-def _close(watched: WatchedRequest) -> None:
-    try:
-        watched.close()
-    except Exception as error:  # noqa: BLE001 - it would reach the application
-        failed("closing a request's evidence", error)
-
-
-def _watch_body(response: object, watched: WatchedRequest, *, in_event_loop: bool) -> None:
-    try:
-        if watched.streams(response):
-            # Late, as most services never stream.
-            from otel_introspect.instrumentation.django.streaming import watch_body
-
-            watch_body(response, watched, in_event_loop=in_event_loop)
-    except Exception as error:  # noqa: BLE001 - it would reach the application
-        failed("watching a streamed body", error)
-
-
-def _synchronous(get_response: Handler) -> Handler:
     def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - a response, or what a broken middleware returns
-        watched = _open(request)
-        if watched is None:
-            return get_response(request)
-        token = current.set(watched)
+        introspection = active()
+        if introspection is not None and introspection.config.evidence.excluded_urls:
+            _open(request)
         try:
             response = get_response(request)
-        finally:
-            current.reset(token)
-            _close(watched)
-        _watch_body(response, watched, in_event_loop=False)
+        except BaseException as error:
+            _abort(request, error)
+            raise
+        if introspection is not None and (introspection.table.slow or getattr(response, "streaming", False)):
+            watched = _open(request)
+            if watched is not None:
+                _leave(watched, response, under_asgi=False)
         return response
 
     return introspect
 
 
-def _asynchronous(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
+def asgi_middleware(get_response: Handler) -> Handler:
+    """Make the middleware for ASGI, in the mode of what is inside it."""
+    return _in_task(get_response) if iscoroutinefunction(get_response) else _on_thread(get_response)
+
+
+asgi_middleware.async_capable = True  # type: ignore[attr-defined]
+
+
+def _on_thread(get_response: Handler) -> Handler:
+    def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
+        watched = _open(request)
+        if watched is None:
+            return get_response(request)
+        _enter(watched)
+        token = current.set(watched)
+        try:
+            response = get_response(request)
+        except BaseException:
+            _leave(watched, None, under_asgi=True)
+            raise
+        finally:
+            current.reset(token)
+        _leave(watched, response, under_asgi=True)
+        return response
+
+    return introspect
+
+
+def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
     async def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
         watched = _open(request)
         if watched is None:
             return await get_response(request)
-        watched.follow_task()
+        _enter(watched)
         token = current.set(watched)
         try:
             response = await get_response(request)
+        except BaseException:
+            _leave(watched, None, under_asgi=True)
+            raise
         finally:
             current.reset(token)
-            _close(watched)
-        _watch_body(response, watched, in_event_loop=True)
+        _leave(watched, response, under_asgi=True)
         return response
 
     return introspect
+
+
+# What follows runs on the request's thread or task, and none of it may raise into the application.
+
+
+def _open(request: HttpRequest) -> WatchedRequest | None:
+    try:
+        watched = WatchedRequest.of(request)
+        return None if watched is None or watched.is_excluded(request) else watched
+    except Exception as error:  # noqa: BLE001 - see above
+        failed("following a request", error)
+        return None
+
+
+def _enter(watched: WatchedRequest) -> None:
+    with fail_open("following a request to where it runs"):
+        watched.enter()
+
+
+def _leave(watched: WatchedRequest, response: object, *, under_asgi: bool) -> None:
+    with fail_open("closing a request's evidence"):
+        watched.close()
+    with fail_open("watching a streamed body"):
+        if watched.streams(response):
+            # Late, as most services never stream.
+            from otel_introspect.instrumentation.django.streaming import watch_body
+
+            watch_body(response, watched, under_asgi=under_asgi)
+
+
+def _abort(request: HttpRequest, error: BaseException) -> None:
+    with fail_open("ending the span of an aborted request"):
+        # Late, as most requests are not aborted, and OpenTelemetry's middleware may not be there at all.
+        from otel_introspect.instrumentation.django.span_guard import end_span
+
+        end_span(request, error)

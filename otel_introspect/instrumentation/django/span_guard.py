@@ -1,4 +1,4 @@
-"""The middleware just outside OpenTelemetry's: ends the request's span when that one can't.
+"""Ends the span of a request that is aborted, which OpenTelemetry's own middleware does not.
 
 An exception that is no ``Exception`` (``SystemExit``, a cancellation, a greenlet's end) passes through OpenTelemetry's
 middleware without a trace: its span would end only when it is collected, and the next request on the thread would
@@ -8,6 +8,7 @@ become its child. It goes on from here unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from django.http import HttpRequest
@@ -18,6 +19,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Status, StatusCode
 
 from otel_introspect.faults import fail_open
+from otel_introspect.instrumentation.django.watched_request import WORKER_KEY
 
 Handler = Callable[[HttpRequest], Any]
 
@@ -25,22 +27,26 @@ Handler = Callable[[HttpRequest], Any]
 def span_guard_middleware(get_response: Handler) -> Handler:
     """Make the middleware; synchronous as OpenTelemetry's is, so that both run on one thread and in one context.
 
-    By its file's name the engine knows that it stands outside OpenTelemetry's middleware.
+    Needed under ASGI only, where the middleware inside OpenTelemetry's runs in another thread and context. By its
+    file's name the engine knows that this one stands outside.
     """
 
     def span_guard(request: HttpRequest) -> HttpResponseBase:
+        # asgiref has this thread do the synchronous work of all that is inside.
+        request.META[WORKER_KEY] = get_ident()
         try:
             response: HttpResponseBase = get_response(request)
         except BaseException as error:
             with fail_open("ending the span of an aborted request"):
-                _end_span(request, error)
+                end_span(request, error)
             raise
         return response
 
     return span_guard
 
 
-def _end_span(request: HttpRequest, error: BaseException) -> None:
+def end_span(request: HttpRequest, error: BaseException) -> None:
+    """End the span that OpenTelemetry's middleware has made for *request*, as that one would; mark it with *error*."""
     meta = request.META
     span = meta.pop(_DjangoMiddleware._environ_span_key, None)
     activation = meta.pop(_DjangoMiddleware._environ_activation_key, None)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from threading import get_ident
 from time import time_ns
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import ref
 
 from opentelemetry.context import Context
@@ -83,7 +83,13 @@ class BodySpan:
             self._span.end()
 
 
-class _Body:
+class _Body(Protocol):
+    """What ends with a body."""
+
+    def end(self, error: BaseException | None = None) -> None: ...
+
+
+class _OwnBody:
     """A body in the live table. It keeps the span that stands for it; the table only refers to it."""
 
     def __init__(self, table: LiveTable, span: BodySpan, place: Place) -> None:
@@ -98,16 +104,32 @@ class _Body:
             self._span.end(error)
 
 
-class _MovingPlace:
-    """Where the body is being produced at the moment; nowhere while it is not."""
+class _ServersBody:
+    """A body within the span of the server's own instrumentation, which goes on until the body has been sent."""
 
-    __slots__ = ("place",)
+    def __init__(self, request: WatchedRequest, place: _MovingPlace) -> None:
+        self._request = request
+        self._before = request.relocate(place)
+        place.otherwise = ThreadPlace(self._before) if isinstance(self._before, int) else self._before
+
+    def end(self, error: BaseException | None = None) -> None:  # noqa: ARG002 - the server's instrumentation sees it, too
+        with fail_open("ending a body's evidence"):
+            before, self._before = self._before, None
+            if before is not None:
+                self._request.relocate(before)
+
+
+class _MovingPlace:
+    """Where the body is being produced at the moment; while it is not, where else the span runs, if anywhere."""
+
+    __slots__ = ("otherwise", "place")
 
     def __init__(self, place: Place | None = None) -> None:
         self.place = place
+        self.otherwise: Place | None = None
 
     def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
-        place = self.place
+        place = self.place or self.otherwise
         return None if place is None else place.look(frames)
 
 
@@ -181,16 +203,20 @@ class WatchedAsyncBody:
         self._body.end()
 
 
-def watch_body(response: Any, request: WatchedRequest, *, in_event_loop: bool) -> None:  # noqa: ANN401 - any response that streams
-    """Have the body of *response* watched from now on."""
-    introspection = request.introspection
-    place = _MovingPlace(None if in_event_loop else ThreadPlace(get_ident()))
-    body = _Body(introspection.table, BodySpan(request.span, introspection.tracer()), place)
+def watch_body(response: Any, request: WatchedRequest, *, under_asgi: bool) -> None:  # noqa: ANN401 - whatever streams
+    """Have the body of *response* watched from now on; called where the response has just been made."""
+    place = _MovingPlace(None if under_asgi else ThreadPlace(get_ident()))
+    body: _Body
+    if request.owns:
+        introspection = request.introspection
+        body = _OwnBody(introspection.table, BodySpan(request.span, introspection.tracer()), place)
+    else:
+        body = _ServersBody(request, place)
     content: Any = response.streaming_content
     if getattr(response, "is_async", False):
         response.streaming_content = WatchedAsyncBody(content.__aiter__(), body, place)
-    elif not in_event_loop and getattr(response, "file_to_stream", None) is not None:
+    elif not under_asgi and getattr(response, "file_to_stream", None) is not None:
         # A server may send the file by itself, which setting the content would prevent; so only its end is known.
         response._resource_closers.append(body.end)  # noqa: SLF001 - Django runs these when the response is closed
     else:
-        response.streaming_content = WatchedBody(iter(content), body, place, borrowed=in_event_loop)
+        response.streaming_content = WatchedBody(iter(content), body, place, borrowed=under_asgi)
