@@ -25,7 +25,7 @@ def exempt(view: F) -> F:
     """
     try:
         setattr(view, _MARK, True)
-    except AttributeError:
+    except (AttributeError, TypeError):  # TypeError: a class that is written in C
         msg = f"exempt can't mark {view!r}, which takes no attributes; apply it to the function that it is made from"
         raise ConfigurationError(msg) from None
     return view

@@ -67,7 +67,7 @@ def read(config: type[T], environ: Mapping[str, str] | None = None, overrides: M
             try:
                 values[each.name] = parser(value)
             except ValueError as error:
-                _warn(source, value, each.default, error)
+                _warn(source, _shown(each.name, value), each.default, error)
                 continue
             break
     return config(**values)
@@ -106,7 +106,7 @@ class Settings:
                 try:
                     value = each.metadata[_PARSER](value)
                 except ValueError as error:
-                    msg = f"{each.name}={value!r} is {error}"
+                    msg = f"{each.name}={_shown(each.name, value)} is {error}"
                     raise ConfigurationError(msg) from None
             vars(self)[each.name] = value
         if values:
@@ -132,10 +132,18 @@ class Settings:
         return f"{type(self).__name__}({shown})"
 
 
-def _warn(source: str, value: object, default: object, error: ValueError) -> None:
-    shown = repr(value)
-    if len(shown) > _MAX_SHOWN:
-        shown = shown[:_MAX_SHOWN] + "..."
+def _shown(name: str, value: object) -> str:
+    """*value* for a message: short, without a secret, whatever it is."""
+    if name in _SECRET:
+        return "<set>"
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - a number of more than 4,300 digits, or any object that code gives us
+        return f"<{type(value).__name__}>"
+    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "..."
+
+
+def _warn(source: str, shown: str, default: object, error: ValueError) -> None:
     tell_once(logging.WARNING, "%s=%s is %s. It is ignored; the default is %r.", source, shown, error, default)
 
 
@@ -145,9 +153,13 @@ def integer(minimum: int, maximum: int = _MAX_INTEGER) -> Parser:
     def parse(value: object) -> int:
         # int() takes "1_000", " 5 " and other scripts' digits, and raises on 5,000 digits; the specification takes
         # none.
-        text = value if isinstance(value, str) else repr(value) if type(value) is int else ""
-        if re.fullmatch(r"[+-]?[0-9]{1,15}", text) and minimum <= int(text) <= maximum:
-            return int(text)
+        number = minimum - 1
+        if isinstance(value, int) and not isinstance(value, bool):
+            number = value
+        elif isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,15}", value):
+            number = int(value)
+        if minimum <= number <= maximum:
+            return int(number)
         top = "" if maximum == _MAX_INTEGER else f" and {maximum} at most"
         msg = f"not a whole number of {minimum} at least{top}"
         raise ValueError(msg)
@@ -157,11 +169,13 @@ def integer(minimum: int, maximum: int = _MAX_INTEGER) -> Parser:
 
 def ratio(value: object) -> float:
     """A number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    # float() takes "0_1" and other scripts' digits, too.
+    is_text = isinstance(value, str) and value.isascii() and "_" not in value
+    if isinstance(value, bool) or not (is_text or isinstance(value, (int, float))):
         number = -1.0
     else:
         try:
-            number = float(value)
+            number = float(value)  # type: ignore[arg-type]  # it is one of the three
         except (ValueError, OverflowError):
             number = -1.0
     if 0 <= number <= 1:
@@ -218,8 +232,8 @@ def text(value: object) -> str:
 
 
 def dotted_path(value: object) -> str:
-    """Where a callable is found: ``package.module.name`` or ``package.module:name``."""
-    if isinstance(value, str) and _DOTTED_PATH.fullmatch(value):
+    """Where a callable is found: ``package.module.name`` or ``package.module:name``; empty for none."""
+    if isinstance(value, str) and (not value or _DOTTED_PATH.fullmatch(value)):
         return value
     msg = "not a dotted path such as package.module.callable"
     raise ValueError(msg)
@@ -233,7 +247,9 @@ def url_patterns(value: object) -> str:
     for pattern in value.split(","):
         try:
             re.compile(pattern.strip())
-        except (re.error, RecursionError, OverflowError) as error:
-            msg = f"not a comma-separated list of regular expressions ({pattern.strip()[:_MAX_SHOWN]!r}: {error})"
+        except (re.error, RecursionError, OverflowError, Warning) as error:
+            # How deep is said differently each time, and would be told each time.
+            why = "nested too deeply" if isinstance(error, RecursionError) else error
+            msg = f"not a comma-separated list of regular expressions ({pattern.strip()[:_MAX_SHOWN]!r}: {why})"
             raise ValueError(msg) from None
     return value
