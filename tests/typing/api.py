@@ -1,0 +1,96 @@
+"""Read by the type checker, never run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.sdk.trace import TracerProvider
+from typing_extensions import assert_type
+
+from otel_introspect import __version__, exempt, snapshot
+from otel_introspect.config import (
+    EvidenceConfig,
+    IntrospectConfig,
+    ProfilerConfig,
+    RecorderConfig,
+    TimeoutConfig,
+    WatchdogConfig,
+    introspect_options,
+    option_of,
+)
+from otel_introspect.errors import ConfigurationError, IntrospectError
+from otel_introspect.exemption import is_exempt
+from otel_introspect.faults import fail_open
+from otel_introspect.instrumentation.introspect import IntrospectInstrumentor
+from otel_introspect.introspection import Introspection, active
+from otel_introspect.processors.watchdog import WatchdogSpanProcessor
+
+assert_type(__version__, str)
+assert_type(snapshot(), bool)
+snapshot("now")  # type: ignore[call-arg]
+
+
+# A view keeps its type, whatever it is.
+@exempt
+def view(request: str, *, page: int = 1) -> bytes:
+    return request.encode() * page
+
+
+@exempt
+async def async_view(request: str) -> bytes:
+    return request.encode()
+
+
+assert_type(view("", page=2), bytes)
+assert_type(is_exempt(view), bool)
+view(1)  # type: ignore[arg-type]
+exempt(5)  # type: ignore[type-var]
+
+
+async def awaited() -> None:
+    assert_type(await async_view(""), bytes)
+
+
+# Each settings class reads itself, and knows its fields.
+assert_type(EvidenceConfig.from_env(), EvidenceConfig)
+assert_type(EvidenceConfig.from_env({}).events, tuple[str, ...])
+assert_type(EvidenceConfig.from_env({}).excluded_urls, str)
+assert_type(WatchdogConfig.from_env({}, {"threshold": 5}), WatchdogConfig)
+assert_type(WatchdogConfig().threshold, int)
+assert_type(WatchdogConfig().observers, tuple[str, ...])
+assert_type(WatchdogConfig().all_threads, bool)
+assert_type(ProfilerConfig.from_env(), ProfilerConfig)
+assert_type(ProfilerConfig().ratio, float)
+assert_type(TimeoutConfig.from_env(), TimeoutConfig)
+assert_type(TimeoutConfig().timeout, int)
+assert_type(RecorderConfig.from_env().directory, str)
+assert_type(IntrospectConfig.from_env(), IntrospectConfig)
+assert_type(IntrospectConfig.from_env({}, {"watchdog_threshold": 5}).watchdog, WatchdogConfig)
+assert_type(introspect_options(), type[Any])
+assert_type(option_of(""), str)
+
+IntrospectConfig(watchdog=WatchdogConfig(threshold=250, observers=("thread",)), profiler=ProfilerConfig(key="k"))
+
+WatchdogConfig(threshold="5s")  # type: ignore[arg-type]
+WatchdogConfig(250)  # type: ignore[call-arg]
+WatchdogConfig(treshold=250)  # type: ignore[call-arg]
+WatchdogConfig().threshold = 250  # type: ignore[misc]
+IntrospectConfig(watchdog=ProfilerConfig())  # type: ignore[arg-type]
+
+# What an application may put together itself.
+introspection = Introspection(IntrospectConfig(), tracer_provider=TracerProvider())
+TracerProvider().add_span_processor(WatchdogSpanProcessor(introspection))
+TracerProvider().add_span_processor(WatchdogSpanProcessor())
+assert_type(active(), Introspection | None)
+assert_type(WatchdogSpanProcessor().force_flush(), bool)
+IntrospectInstrumentor().instrument(config=IntrospectConfig(), tracer_provider=TracerProvider())
+assert_type(IntrospectInstrumentor().is_instrumented_by_opentelemetry, bool)
+
+error: IntrospectError = ConfigurationError("")
+also: ValueError = ConfigurationError("")
+
+
+def swallowed() -> int:
+    with fail_open("dividing"):
+        return 1 // 0
+    return 0
