@@ -73,8 +73,9 @@ class IntrospectInstrumentor(BaseInstrumentor):
         if processor is not None:
             processor.switch_to(introspection)
         else:
-            processor = self._processors[provider] = WatchdogSpanProcessor(introspection)
+            processor = WatchdogSpanProcessor(introspection)
             add(processor)
+            self._processors[provider] = processor  # only now, as one that was not taken would serve nobody
         return True
 
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above

@@ -136,7 +136,7 @@ def _shared_place() -> int | Place:
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
         task = asyncio.current_task()
         return get_ident() if task is None else TaskPlace(task, get_ident())
-    greenlet = modules.get("greenlet")
+    greenlet = modules.get("greenlet") if _GREENLETS in modules else None  # others load it, too
     return get_ident() if greenlet is None else GreenletPlace(greenlet.getcurrent(), get_ident())
 
 
