@@ -427,6 +427,22 @@ def test_the_place_under_gevent(tracing, monkeypatch):
     span.end()
 
 
+@pytest.mark.parametrize("make", [lambda tracing: tracing.start(), lambda tracing: PublicSpan()])
+def test_the_package_greenlet_alone(tracing, monkeypatch, make):
+    """
+    That some library has loaded greenlet does not make a thread one that is shared.
+    """
+    monkeypatch.setitem(sys.modules, "greenlet", types.SimpleNamespace(getcurrent=PublicSpan))
+    span = make(tracing)
+    tracing.introspection.table.clear()
+    WatchdogSpanProcessor(tracing.introspection).on_start(span)
+
+    assert tracing.introspection.table.open[key_of(span)][1] == threading.get_ident()
+    WatchdogSpanProcessor(tracing.introspection).on_end(span)
+    if hasattr(span, "end"):
+        span.end()
+
+
 def test_the_place_of_each_thread(tracing):
     """
     Each request is on the thread that started its span.
