@@ -175,6 +175,22 @@ def test_the_budget_of_the_process(active):
     assert one()
 
 
+def test_no_stack_is_taken_for_nothing(active, monkeypatch):
+    """
+    Without a recording span, or without room, it does not even look at the stack.
+    """
+    taken = []
+    monkeypatch.setattr(snapshots, "capture", taken.append)
+    monkeypatch.setattr(active.introspection.reporter, "has_room", lambda: False)
+
+    assert snapshot() is False
+    with active.tracer.start_as_current_span("GET /"):
+        assert snapshot() is False
+
+    assert taken == []
+    assert faults.counts == {("dropped", "process budget"): 1}
+
+
 def test_without_an_instrumentor(tracing, monkeypatch):
     """
     In a process where nothing has been set up it works all the same, and still starts no thread.
