@@ -23,7 +23,7 @@ ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format types imports docstrings coverage bench wheel clean
+.PHONY: help demo test test-all check lint format types imports docstrings doctests coverage bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is
@@ -41,7 +41,7 @@ test: $(VENV)/.test ## Run the tests on one Python
 test-all: $(VENV)/.made-with-pip ## Run the tests on every Python found, with the oldest and the newest dependencies
 	@$(PY) tools/test_all.py $(ARGS)
 
-check: lint types imports docstrings test ## All that must be green before a commit
+check: lint types imports docstrings doctests test ## All that must be green before a commit
 
 lint: $(VENV)/.lint ## Ruff: the rules and the format
 	@echo "==> ruff"
@@ -54,7 +54,7 @@ format: $(VENV)/.lint ## Let ruff mend what it can
 
 types: $(VENV)/.test $(VENV)/.lint ## Mypy, strict
 	@echo "==> mypy"
-	@$(PY) -m mypy otel_introspect tools $(wildcard tests/typing)
+	@$(PY) -m mypy otel_introspect tools $(sort $(dir $(wildcard tests/typing/*.py)))
 
 imports: $(VENV)/.test $(VENV)/.lint ## The import contracts: which part may know of which
 	@echo "==> import contracts"
@@ -63,6 +63,11 @@ imports: $(VENV)/.test $(VENV)/.lint ## The import contracts: which part may kno
 docstrings: $(VENV)/.lint ## Every test says in a sentence what it promises
 	@echo "==> docstrings of the tests"
 	@$(VENV)/bin/interrogate tests
+
+# Apart from the tests, whose files pytest would import as modules too. The demo can't be imported without its settings.
+doctests: $(VENV)/.test ## The examples in the docstrings of the package
+	@echo "==> doctests"
+	@$(PY) -m pytest -q --doctest-modules --ignore=otel_introspect/demo otel_introspect
 
 coverage: $(VENV)/.test ## Run the tests and report the lines and branches that none of them ran
 	@$(PY) -m coverage erase

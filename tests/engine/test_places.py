@@ -236,7 +236,7 @@ async def handed_over():
 
 def test_work_handed_to_a_thread_is_seen_on_that_thread():
     """
-    A task that waits for its own synchronous part is shown where that part is; if the thread only waits, where it awaits.
+    A task that waits for its own synchronous part is shown where that is; if the thread only waits, where it awaits.
     """
 
     async def waiting(event):

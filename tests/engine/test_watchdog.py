@@ -50,7 +50,7 @@ def test_snapshots_come_at_powers_of_two_times_the_threshold(tracing):
 
 def test_the_watchdog_says_when_to_come_again(tracing):
     """
-    It sleeps until the oldest span is due, a whole threshold while there is none that is due sooner, and for ever when none.
+    It sleeps until the oldest span is due, a whole threshold while none is due sooner, and for ever when there is none.
     """
     assert tracing.look() is None
 

@@ -118,9 +118,7 @@ def test_no_string_is_longer_than_it_may_be(span, clock):
     assert reporter.report(span, make(depth=300, thread_name="ä" * 500, others=others))
 
     strings = [v for event in span.events for v in event.attributes.values() if isinstance(v, str)]
-    strings += [
-        item for event in span.events for v in event.attributes.values() if isinstance(v, tuple) for item in v
-    ]
+    strings += [item for event in span.events for v in event.attributes.values() if isinstance(v, tuple) for item in v]
     assert max(len(string.encode()) for string in strings) <= 100
     assert len(span.events) == 2
 
