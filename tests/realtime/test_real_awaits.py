@@ -119,7 +119,7 @@ def test_slow_middleware_under_asgi(service, visited, view, slow_in):
 @pytest.mark.parametrize(
     "slow_in",
     [
-        # Known: inside a synchronous middleware Django runs it in a task of its own, which nobody tells us before the view.
+        # Known: inside a synchronous middleware Django runs it in a task of its own, of which we are not told in time.
         pytest.param(name, marks=pytest.mark.xfail(reason="its task is not known")) if "capable" in name else name
         for name in OF_MIXED
     ],
