@@ -45,6 +45,7 @@ def test_otlp_json_gives_what_the_sdk_gives(finished):
     """
     A span read from OTLP JSON equals the same span read from the SDK's object.
     """
+    pytest.importorskip("opentelemetry.exporter.otlp.json.common", reason="this OpenTelemetry has no OTLP JSON yet")
     from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
     request = json.loads(json.dumps(encode_spans(finished).to_dict()))
