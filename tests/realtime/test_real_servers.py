@@ -100,7 +100,7 @@ def test_200_frames_deep_the_innermost_are_shown(service):
         assert "time.sleep(seconds)" in "".join(each.stack.splitlines()[-3:])
         assert "outer frames omitted" in each.stack.splitlines()[0]
     frames = span.snapshots[0].attributes["otel_introspect.stack.frames"]
-    assert frames[0].startswith("descend (")
+    assert any(frame.startswith("descend (") for frame in frames[:2])
 
 
 def test_nothing_exceeds_its_bounds(service):
