@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,9 +130,12 @@ def run(command: Sequence[str]) -> None:
 def main() -> int:
     """Run it all, carry on after a failure, and say at the end how each combination went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("only", nargs="*", help="names of combinations, such as 3.12-test; all if none is named")
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
-    arguments, pytest_arguments = parser.parse_known_args()
+    parser.usage = "%(prog)s [-h] [--list] [COMBINATION ...] [pytest's arguments ...]"
+    arguments, others = parser.parse_known_args()
+    # By their looks, not by their place: in `-m "not realtime"` argparse would take the second word for a combination.
+    names = [each for each in others if re.fullmatch(r"\d+\.\d+-test[\w-]*", each)]
+    pytest_arguments = [each for each in others if each not in names]
 
     pythons = {version: found for version in SUPPORTED if (found := find(version))}
     for version in SUPPORTED:
@@ -139,8 +143,8 @@ def main() -> int:
     if not pythons:
         print("None of the Pythons that we support is here.", file=sys.stderr)
         return 1
-    chosen = [each for each in combinations(pythons) if not arguments.only or each.name in arguments.only]
-    if unknown := set(arguments.only) - {each.name for each in chosen}:
+    chosen = [each for each in combinations(pythons) if not names or each.name in names]
+    if unknown := set(names) - {each.name for each in chosen}:
         parser.error(f"no such combination: {', '.join(sorted(unknown))}")
     if arguments.list:
         print(*(each.name for each in chosen), sep="\n")
