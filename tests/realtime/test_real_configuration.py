@@ -324,8 +324,14 @@ def test_a_configuration_file(tmp_path):
     file.write_text(
         """
 file_format: "1.0"
+propagator:
+  composite:
+    - tracecontext:
 tracer_provider:
-  processors: []
+  processors:
+    - simple:
+        exporter:
+          console:
 instrumentation/development:
   python:
     introspect:
