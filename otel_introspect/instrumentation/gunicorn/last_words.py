@@ -1,0 +1,262 @@
+"""What is still said about a request when gunicorn gives up on its worker.
+
+The arbiter sends such a worker SIGABRT, and SIGKILL about a second later. The handler of the first runs in the main
+thread, on the stack of whatever that is stuck in: within that second the request's span must be written to, ended and
+exported, or it is lost.
+
+What does not work: doing so in the handler. The code that it interrupts may hold any lock, the span's own, the
+exporter's, logging's, and these are not re-entrant: the worker would hang in its handler until it is killed. Nor may
+the handler start a ``threading.Thread``, which waits for that thread by way of such a lock.
+
+So: the handler takes the stack down, which takes no lock, and leaves the rest to a bare thread. It waits for that
+thread, as what comes after it is the worker's exit, but only so long: a lock that the interrupted code holds is not
+given back before the handler is left, and a collector may be down.
+
+What was to be written is put off to the span's end, as the watchdog does it. So where the thread has to wait for such a
+lock, whoever ends the span as ``SystemExit`` passes by writes it all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
+from contextvars import copy_context
+from functools import wraps
+from threading import get_ident
+from types import FrameType
+from typing import Any, Final, NamedTuple
+from weakref import ref
+
+from opentelemetry import trace
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import Status, StatusCode
+
+from otel_introspect import semconv
+from otel_introspect.engine import native
+from otel_introspect.engine.live_table import Reference, Watch
+from otel_introspect.engine.places import Place, Sighting, ThreadPlace
+from otel_introspect.engine.stack_text import resolve
+from otel_introspect.engine.stacks import capture, outwards
+from otel_introspect.engine.threads import thread_name
+from otel_introspect.engine.watchdog import Snapshot
+from otel_introspect.faults import count, fail_open
+from otel_introspect.introspection import Introspection, active
+from otel_introspect.sinks.span_events import set_attribute
+
+BOUND_SECONDS: Final = 0.8
+"""How long the handler waits at most; what is left until SIGKILL is for the user's own hook and for the exit."""
+WRITING_SECONDS: Final = 0.4
+"""How long of that it waits for the evidence to be on the span: what takes longer waits for the interrupted code."""
+
+_MILLISECOND: Final = 1_000_000
+
+
+class WorkerAborted(Exception):  # noqa: N818 - as gunicorn calls it
+    """What an aborted request's span has as its ``error.type``; nobody raises it."""
+
+
+class _Stuck(NamedTuple):
+    """A span that ends with its worker.
+
+    Args:
+        key: In the live table.
+        span: Or what an adapter has in its place.
+        sighting: Where it was; None if its stack is not to be shown.
+    """
+
+    key: Hashable
+    span: Any
+    sighting: Sighting | None
+
+
+def aborting(original: Callable[..., None], wanted: Callable[[], bool]) -> Callable[..., None]:
+    """What is to handle SIGABRT in place of *original*, which it calls whatever happens."""
+
+    @wraps(original)
+    def handle_abort(self: Any, sig: int, frame: FrameType | None) -> None:  # noqa: ANN401 - gunicorn's signature
+        try:
+            if wanted():
+                last_words = LastWords(self, frame)
+                last_words.start()
+                last_words.wait()
+        except Exception:  # noqa: BLE001 - it would reach the application; nor can it be logged, as that takes a lock
+            count("failed", "reporting a worker that gunicorn has given up on")
+        finally:
+            original(self, sig, frame)
+
+    return handle_abort
+
+
+class LastWords:
+    """Ends what the main thread is stuck in, and sends it off.
+
+    Made, started and waited for in the handler: none of that takes a lock that anybody else has.
+
+    Args:
+        worker: Gunicorn's.
+        frame: What was interrupted.
+    """
+
+    def __init__(self, worker: Any, frame: FrameType | None) -> None:  # noqa: ANN401 - gunicorn is not imported
+        self._worker = worker
+        self._deadline = time.monotonic() + BOUND_SECONDS
+        self._taken = time.time_ns()
+        self._thread_id = get_ident()
+        self._frame = frame
+        self._here = Sighting(capture(outwards(frame)), self._thread_id)
+        # What the current span is only this thread can say; which it is may be asked elsewhere.
+        self._context = copy_context()
+        self._waited_for = True
+        self._written = False
+        self._done = native.allocate_lock()
+        self._done.acquire()
+
+    def start(self) -> None:
+        """Start the bare thread."""
+        # Not the module's own start_thread(), see above.
+        start_new_thread = native._original("start_new_thread")  # noqa: SLF001 - the one way to it that knows gevent
+        start_new_thread(self._run, ())
+
+    def wait(self) -> None:
+        """Wait for that thread, within the bounds."""
+        if not self._done.acquire(timeout=WRITING_SECONDS) and self._written:
+            self._done.acquire(timeout=max(self._deadline - time.monotonic(), 0))
+        self._waited_for = False
+
+    def _run(self) -> None:
+        try:
+            with fail_open("reporting a worker that gunicorn has given up on"):
+                self._report()
+        finally:
+            self._done.release()
+
+    def _report(self) -> None:
+        introspection = active()
+        if introspection is None:
+            return
+        stuck = list(self._stuck(introspection))
+        self._frame = None
+        if not stuck:
+            return
+        error = WorkerAborted(_why(self._worker))
+        for each in stuck:
+            with fail_open("marking the span of an aborted request"):
+                self._mark(introspection, each, error)
+        self._written = True
+        for each in stuck:
+            with fail_open("ending the span of an aborted request"):
+                _end(each.span, error)
+        self._flush(introspection)
+
+    def _stuck(self, introspection: Introspection) -> Iterator[_Stuck]:
+        """The spans of the main thread that are open now.
+
+        Those of the live table; if it has none, then the current one. With the watchdog on, that is one which is not to
+        be watched, so its stack is nobody's business.
+        """
+        table = introspection.table
+        entries: dict[Hashable, tuple[Reference, int | Place]] = dict(list(table.open.items()))
+        entries.update({key: (watch.reference, watch.place) for key, watch in list(table.slow.items())})
+        found = False
+        for key, (reference, place) in entries.items():
+            span = reference()
+            if span is not None:
+                sighting = self._seen_at(place)
+                if sighting is not None and span.is_recording():
+                    found = True
+                    yield _Stuck(key, span, sighting if self._may_show(introspection) else None)
+        if not found:
+            current: Any = self._context.run(trace.get_current_span)
+            if current.is_recording():
+                shown = self._may_show(introspection) and not introspection.watching
+                yield _Stuck(current.get_span_context().span_id, current, self._here if shown else None)
+
+    @staticmethod
+    def _may_show(introspection: Introspection) -> bool:
+        return "signal" in introspection.config.watchdog.observers
+
+    def _seen_at(self, place: int | Place) -> Sighting | None:
+        """What is to be seen of a span at *place*; None unless that is just what was interrupted."""
+        if isinstance(place, ThreadPlace):
+            place = place.thread_id
+        if isinstance(place, int):
+            return self._here if place == self._thread_id else None
+        if self._frame is None:
+            return None
+        sighting = place.look({self._thread_id: self._frame})
+        # A task or a greenlet that is not running is not what the worker was stuck in. And once nobody waits for us the
+        # main thread goes on, with other frames than these.
+        runs = sighting is not None and sighting.task_state in (None, "running")
+        return sighting if runs and self._waited_for else None
+
+    def _mark(self, introspection: Introspection, stuck: _Stuck, error: WorkerAborted) -> None:
+        reporter, span, sighting = introspection.reporter, stuck.span, stuck.sighting
+        snapshot = None if sighting is None else self._snapshot(introspection, span, sighting)
+
+        def write() -> None:
+            if not span.is_recording():
+                return
+            set_attribute(span, semconv.INTERRUPTED, value=True)
+            set_attribute(span, ERROR_TYPE, type(error).__qualname__)
+            set_status = getattr(span, "set_status", None)
+            if set_status is not None:
+                set_status(Status(StatusCode.ERROR, str(error)))
+            if snapshot is not None:
+                if introspection.watching and snapshot.elapsed_ms >= snapshot.threshold_ms:
+                    reporter.mark_slow(span)  # the watchdog may not have come to it, beside what keeps the GIL
+                reporter.report(span, snapshot)
+
+        watch = Watch(stuck.key, ref(span), ThreadPlace(self._thread_id), span.start_time)
+        reporter.adopt(span, watch)
+        watch.put_off(write)
+        # From here on whoever ends the span writes that first, should we have to wait for a lock.
+        introspection.table.discard(stuck.key)
+        if snapshot is not None:
+            resolve(snapshot.capture)
+        watch.catch_up()
+
+    def _snapshot(self, introspection: Introspection, span: Any, sighting: Sighting) -> Snapshot:  # noqa: ANN401 - see _Stuck
+        return Snapshot(
+            taken=self._taken,
+            capture=sighting.capture,
+            thread_id=sighting.thread_id,
+            thread_name=thread_name(sighting.thread_id),
+            elapsed_ms=max(self._taken - span.start_time, 0) // _MILLISECOND,
+            threshold_ms=introspection.config.watchdog.threshold,
+            observer="signal",
+            lateness_ms=0,
+            remaining=0,
+            task_state=sighting.task_state,
+        )
+
+    def _flush(self, introspection: Introspection) -> None:
+        provider: Any = introspection.tracer_provider or trace.get_tracer_provider()
+        flush = getattr(provider, "force_flush", None)  # which the API's own provider does not have
+        if flush is not None:
+            flush(max(int((self._deadline - time.monotonic()) * 1000), 1))
+
+
+def _why(worker: Any) -> str:  # noqa: ANN401 - as above
+    """The arbiter sends SIGABRT to those that have been silent for too long; so may anybody else, for other reasons."""
+    timeout = worker.cfg.timeout
+    if timeout and time.monotonic() - worker.tmp.last_update() >= timeout:
+        return f"gunicorn gave up on the worker after {timeout} s"
+    return "the worker was told to abort"
+
+
+def _end(span: Any, error: WorkerAborted) -> None:  # noqa: ANN401 - see _Stuck
+    """End *span* for good: ``SystemExit`` is about to pass by others that would end it, and the SDK warns of that."""
+    end = span.end
+    with suppress(AttributeError):  # a span with slots
+        span.end = _has_ended
+    if not span.is_recording():
+        return
+    if hasattr(span, "set_status"):
+        end()
+    else:
+        end(error)  # what stands for a streamed body's span
+
+
+def _has_ended(*_args: object, **_kwargs: object) -> None:
+    """Stands in for the ``end`` of a span that has ended."""
