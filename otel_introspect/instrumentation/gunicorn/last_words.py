@@ -209,6 +209,7 @@ class LastWords:
 
         watch = Watch(stuck.key, ref(span), ThreadPlace(self._thread_id), span.start_time)
         reporter.adopt(span, watch)
+        _end_once(span)
         watch.put_off(write)
         # From here on whoever ends the span writes that first, should we have to wait for a lock.
         introspection.table.discard(stuck.key)
@@ -245,18 +246,28 @@ def _why(worker: Any) -> str:  # noqa: ANN401 - as above
     return "the worker was told to abort"
 
 
-def _end(span: Any, error: WorkerAborted) -> None:  # noqa: ANN401 - see _Stuck
-    """End *span* for good: ``SystemExit`` is about to pass by others that would end it, and the SDK warns of that."""
-    end = span.end
+def _end_once(span: Any) -> None:  # noqa: ANN401 - see _Stuck
+    """Have only the first end of *span* count.
+
+    ``SystemExit`` is about to pass by others that end it, or does so already where we had to wait for a lock, and the
+    SDK warns of every end but the first.
+    """
+    end: Callable[..., None] = span.end
+    turns = [None]
+
+    def end_once(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on as they are
+        try:
+            turns.pop()  # of two threads only one can
+        except IndexError:
+            return
+        end(*args, **kwargs)
+
     with suppress(AttributeError):  # a span with slots
-        span.end = _has_ended
-    if not span.is_recording():
-        return
+        span.end = end_once
+
+
+def _end(span: Any, error: WorkerAborted) -> None:  # noqa: ANN401 - see _Stuck
     if hasattr(span, "set_status"):
-        end()
+        span.end()
     else:
-        end(error)  # what stands for a streamed body's span
-
-
-def _has_ended(*_args: object, **_kwargs: object) -> None:
-    """Stands in for the ``end`` of a span that has ended."""
+        span.end(error)  # what stands for a streamed body's span
