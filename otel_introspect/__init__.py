@@ -5,25 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from otel_introspect.engine.quota import Quota
+    from otel_introspect.errors import DeadlineExceeded
     from otel_introspect.exemption import exempt
     from otel_introspect.snapshots import snapshot
+    from otel_introspect.timeouts import disable_timeouts, timeout
 
     __version__: str
 
-__all__ = ["__version__", "exempt", "snapshot"]
+__all__ = ["DeadlineExceeded", "Quota", "__version__", "disable_timeouts", "exempt", "snapshot", "timeout"]
+
+_PLACES = {
+    "DeadlineExceeded": "errors",
+    "Quota": "engine.quota",
+    "disable_timeouts": "timeouts",
+    "exempt": "exemption",
+    "snapshot": "snapshots",
+    "timeout": "timeouts",
+}
 
 
 def __getattr__(name: str) -> object:
     # Late, so that the launcher, which imports a submodule at every start of every Python process, pays for that one
     # only.
-    if name == "exempt":
-        from otel_introspect.exemption import exempt
+    if name in _PLACES:
+        from importlib import import_module
 
-        return exempt
-    if name == "snapshot":
-        from otel_introspect.snapshots import snapshot
-
-        return snapshot
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 

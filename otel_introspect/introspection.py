@@ -112,6 +112,7 @@ class Introspection:
 
 
 _active: Introspection | None = None
+_fallback: Introspection | None = None
 _first_use: Callable[[], bool] | None = None
 
 
@@ -120,6 +121,17 @@ def active() -> Introspection | None:
     if _first_use is not None:
         _used_first()
     return _active
+
+
+def active_or_own() -> Introspection:
+    """The one that the instrumentor has set up; where none has been run, one that watches nothing and only writes."""
+    global _fallback  # noqa: PLW0603 - made once, at the first use
+    introspection = active()
+    if introspection is not None:
+        return introspection
+    if _fallback is None:
+        _fallback = Introspection(IntrospectConfig.from_env())
+    return _fallback
 
 
 def activate(introspection: Introspection | None) -> None:

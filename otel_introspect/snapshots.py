@@ -9,16 +9,13 @@ from typing import Final
 
 from opentelemetry import trace
 
-from otel_introspect.config import IntrospectConfig
 from otel_introspect.engine.stacks import capture, outwards
 from otel_introspect.engine.threads import thread_name
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open
-from otel_introspect.introspection import Introspection, active
+from otel_introspect.introspection import active_or_own
 
 _MILLISECOND: Final = 1_000_000
-
-_fallback: Introspection | None = None
 
 
 def snapshot() -> bool:
@@ -34,7 +31,7 @@ def snapshot() -> bool:
         span = trace.get_current_span()
         if not span.is_recording():
             return False
-        introspection = active() or _own()
+        introspection = active_or_own()
         if not introspection.reporter.has_room():
             count("dropped", "process budget")
             return False
@@ -55,11 +52,3 @@ def snapshot() -> bool:
             ),
         )
     return False
-
-
-def _own() -> Introspection:
-    """What serves where no instrumentor has been run: it watches nothing, it only writes."""
-    global _fallback  # noqa: PLW0603 - made once, at the first use
-    if _fallback is None:
-        _fallback = Introspection(IntrospectConfig.from_env())
-    return _fallback

@@ -49,10 +49,19 @@ class Introspector:
         look: Does what is due; returns in how many nanoseconds to come again, None if there is nothing to come for.
         idle_seconds: How long it may sleep while there is nothing to come for without being late for something new.
         forked: Called in a forked child, on the thread that forked, before anything else of ours runs there.
+        name: Of the thread.
     """
 
-    def __init__(self, look: Callable[[], int | None], idle_seconds: float, forked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        look: Callable[[], int | None],
+        idle_seconds: float,
+        forked: Callable[[], None],
+        *,
+        name: str = INTROSPECTOR_NAME,
+    ) -> None:
         self._look = look
+        self._name = name
         self._idle_seconds = idle_seconds
         self._forked = forked
         self.parked = True
@@ -94,7 +103,7 @@ class Introspector:
         self._stopping = False
         self._ended.acquire(blocking=False)
         try:
-            start_thread(self._run, INTROSPECTOR_NAME)
+            start_thread(self._run, self._name)
         except RuntimeError as error:
             # Left as not parked: the next span would only meet the same.
             failed("starting the introspector's thread", error)

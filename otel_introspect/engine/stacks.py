@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from types import CodeType, FrameType
 from typing import Final, NamedTuple
 
@@ -59,22 +60,27 @@ def capture(frames: Iterable[FrameType]) -> Capture:
     The request's code begins inside the outermost frame of an adapter of ours, if there is one: what lies outside it is
     the server, the framework's handler and OpenTelemetry. Elsewhere the server is told by where its code comes from.
     """
-    positions: list[Position] = []
-    for count, frame in enumerate(frames):
-        if count >= _MAX_COUNTED:
-            break
-        positions.append((frame.f_code, frame.f_lasti))
+    return trimmed(positions_of(frames))
+
+
+def positions_of(frames: Iterable[FrameType]) -> list[Position]:
+    """Take down *frames* as they are."""
+    return [(frame.f_code, frame.f_lasti) for frame in islice(frames, _MAX_COUNTED)]
+
+
+def trimmed(positions: Sequence[Position]) -> Capture:
+    """The capture that consists of *positions*, innermost first; see ``capture``."""
     doorways = [place for place, (code, _) in enumerate(positions) if is_doorway(code.co_filename)]
     inside = positions[: doorways[-1]] if doorways else []
-    trimmed = [each for each in inside if not is_ours(each[0].co_filename)]
-    if not trimmed:
-        trimmed = [each for each in positions if not is_ours(each[0].co_filename)]
-        end = len(trimmed)
-        while end and is_surroundings(trimmed[end - 1][0].co_filename):
+    kept = [each for each in inside if not is_ours(each[0].co_filename)]
+    if not kept:
+        kept = [each for each in positions if not is_ours(each[0].co_filename)]
+        end = len(kept)
+        while end and is_surroundings(kept[end - 1][0].co_filename):
             end -= 1
         # A thread that is in the server's own code all the way is shown as it is: sending to a slow client, say.
-        trimmed = trimmed[:end] or trimmed
-    return Capture(tuple(trimmed[:MAX_DEPTH]), max(0, len(trimmed) - MAX_DEPTH))
+        kept = kept[:end] or kept
+    return Capture(tuple(kept[:MAX_DEPTH]), max(0, len(kept) - MAX_DEPTH))
 
 
 # sys._current_frames() can deadlock with the garbage collector up to 3.11 (python/cpython#106883).

@@ -76,7 +76,7 @@ def other_threads(frames: Mapping[int, FrameType], shown: int) -> OtherThreads:
     total = 0
     for thread_id, frame in frames.items():
         name = thread_name(thread_id)
-        if thread_id in (shown, threading.get_ident()) or name == INTROSPECTOR_NAME:
+        if thread_id in (shown, threading.get_ident()) or name.startswith(INTROSPECTOR_NAME):
             continue
         total += 1
         if total > _MAX_THREADS:

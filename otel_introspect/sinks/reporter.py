@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.thread_attributes import THREAD_ID, THREAD_NAME
 from opentelemetry.semconv.attributes.code_attributes import (
@@ -13,6 +13,7 @@ from opentelemetry.semconv.attributes.code_attributes import (
     CODE_LINE_NUMBER,
     CODE_STACKTRACE,
 )
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span
 from opentelemetry.util.types import AttributeValue
 
@@ -21,6 +22,7 @@ from otel_introspect.config import EvidenceConfig
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import Watch
 from otel_introspect.engine.stack_text import StackText, cut, resolve, shorts
+from otel_introspect.engine.stacks import Capture
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open
 from otel_introspect.sinks import Sink
@@ -35,6 +37,30 @@ _RESERVE: Final = 1_300
 _LOOKAHEAD: Final = 4
 # Below this a text says nothing any more.
 _LEAST_TEXT: Final = 200
+
+
+class Overrun(NamedTuple):
+    """Work that has outlived its limit.
+
+    Args:
+        taken: When it was interrupted, or ended, in nanoseconds since the epoch.
+        capture: The stack that was interrupted; None if it is not known.
+        limit_ms: How long it was allowed to take.
+        elapsed_ms: How long it had taken by then.
+        mechanism: How it is enforced there.
+        attempts: How often it was interrupted.
+        reason: Why it went on to its end all the same; None if it was ended.
+        error_type: What was raised; None if nothing was.
+    """
+
+    taken: int
+    capture: Capture | None
+    limit_ms: int
+    elapsed_ms: int
+    mechanism: str
+    attempts: int
+    reason: str | None
+    error_type: str | None
 
 
 class SpanReporter:
@@ -96,6 +122,27 @@ class SpanReporter:
                 }
                 self._emit(span, semconv.THREADS_EVENT, others, snapshot.taken, ledger)
         return True
+
+    def report_overrun(self, span: Any, overrun: Overrun) -> bool:  # noqa: ANN401 - as above
+        """Mark *span* as interrupted, if it was, and add the event that says where; False if there was no room."""
+        if overrun.error_type is not None:
+            set_attribute(span, semconv.INTERRUPTED, value=True)
+            set_attribute(span, ERROR_TYPE, overrun.error_type)
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            attributes: dict[str, AttributeValue] = {
+                semconv.TIMEOUT_LIMIT_MS: overrun.limit_ms,
+                semconv.TIMEOUT_ELAPSED_MS: overrun.elapsed_ms,
+                semconv.TIMEOUT_MECHANISM: overrun.mechanism,
+                semconv.TIMEOUT_ENFORCED: overrun.reason is None,
+                semconv.TIMEOUT_ATTEMPTS: overrun.attempts,
+            }
+            if overrun.reason is not None:
+                attributes[semconv.TIMEOUT_REASON] = cut(overrun.reason, min(self._max_bytes, _LEAST_TEXT))
+            if overrun.capture is not None:
+                room = min(self._max_bytes, ledger.left - _ENVELOPE)
+                attributes[CODE_STACKTRACE], _ = resolve(overrun.capture).text(max(room, _LEAST_TEXT))
+            return self._emit(span, semconv.TIMEOUT_EVENT, attributes, overrun.taken, ledger)
 
     def after_fork(self) -> None:
         """Make a forked child's copy usable."""

@@ -1,0 +1,186 @@
+"""The alarm: the process's one interval timer with its POSIX signal handler, shared by all who wait in the main thread.
+
+What is wanted: somebody can ask to be called at a point in time, on the main thread, on top of whatever runs there,
+and whoever has asked pays nothing for being done before that.
+
+What does not work: to set the timer at the start of each block and clear it at its end costs 0.9 us, with the handler
+6 us, and loses the timer of whoever had set it before.
+
+So the timer is left running: it is set only if it would ring too late, and a ring for which nothing is due any more
+sets it anew, or gives timer and handler back if nobody waits at all. A running timer survives ``execve``, where
+SIGALRM would end the new program: so it is never set further ahead than one second.
+
+Somebody else may have SIGALRM. A one-shot timer that was running is run for its owner meanwhile, and a handler that
+was set from Python is called when it is due; both are back as soon as nobody waits any more. A timer that repeats, and
+a handler that Python does not know, can't be given back as they were: then SIGALRM is not taken.
+
+What can still fail: somebody who sets handler or timer while we wait. Then the ring is lost; we leave it to them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from types import FrameType
+from typing import Any, Final
+
+from otel_introspect.engine.safe_points import raise_in
+from otel_introspect.faults import count
+
+Listener = Callable[[float, FrameType | None], tuple[float, BaseException | None]]
+"""Called at each ring with the time and the interrupted frame; says when to ring next, and what to raise there."""
+
+LONGEST: Final = 1.0
+"""How far ahead the timer is set at most, in seconds."""
+_SHORTEST: Final = 0.000_02
+# A ring that comes earlier than this before its time was sent by somebody else.
+_EARLY: Final = 0.001
+
+_SIGALRM: Final[int | None] = getattr(signal, "SIGALRM", None)
+
+
+class Alarm:
+    """Rings in the main thread. There is one for a process: ``ALARM``."""
+
+    def __init__(self) -> None:
+        self.rings = inf
+        """When it rings next, by ``time.monotonic``; in the past or infinite if it is not set."""
+        self.is_borrowed = False
+        """Whether somebody else had SIGALRM, and wants it back as soon as nobody waits."""
+        self._listeners: list[Listener] = []
+        self._handler: Final = self._ring  # one object, to be recognised
+        self._is_ours = False
+        self._previous: Any = None
+        self._foreign_due = inf
+        self._ringing = False
+        self._missed = False
+        self._hooked = False
+
+    def listen(self, listener: Listener) -> None:
+        """Have *listener* called at each ring, from now on."""
+        self._listeners.append(listener)
+
+    def ring_by(self, when: float, now: float, *, polite: bool = False) -> str | None:
+        """Ring at *when* at the latest, or within a second: main thread only.
+
+        Args:
+            when: By ``time.monotonic``.
+            now: The time.
+            polite: Leave SIGALRM to whoever has it, even if it could be given back.
+
+        Returns:
+            Why not; None if it will.
+        """
+        if not self._is_ours or signal.getsignal(signal.SIGALRM) is not self._handler:
+            why_not = self._take(now, polite=polite)
+            if why_not is not None:
+                return why_not
+        self._set(when, now)
+        return None
+
+    def _take(self, now: float, *, polite: bool) -> str | None:
+        if _SIGALRM is None:
+            return "this platform has no SIGALRM"
+        current = signal.getsignal(_SIGALRM)
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+        if current is None:
+            return "SIGALRM has a handler that was not set from Python"
+        if interval:
+            return "somebody else has a repeating timer on SIGALRM"
+        if polite and (callable(current) or left):
+            return "somebody else has SIGALRM"
+        if not self._hooked:
+            self._hooked = True
+            os.register_at_fork(after_in_child=self._forked)
+        try:
+            signal.signal(_SIGALRM, self._handler)
+        except ValueError:
+            return "this is not the main thread of the main interpreter"
+        self._previous = current
+        self._foreign_due = now + left if left else inf
+        self.is_borrowed = callable(current) or left > 0
+        self._is_ours = True
+        return None
+
+    def _set(self, when: float, now: float) -> None:
+        delay = min(max(min(when, self._foreign_due) - now, _SHORTEST), LONGEST)
+        # In this order: a ring in between sets a time of its own, which is then noted last.
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        self.rings = now + delay
+
+    def release(self) -> None:
+        """Give back handler and timer, the latter with the time that it has left. Main thread only."""
+        if not self._is_ours:
+            return
+        self._is_ours = False  # from here on a ring is nobody's
+        self.is_borrowed = False
+        self.rings = inf
+        previous, self._previous = self._previous, None
+        due, self._foreign_due = self._foreign_due, inf
+        if signal.getsignal(signal.SIGALRM) is not self._handler:
+            return  # it has been taken since, timer and all
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        if due is not inf:
+            signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST))
+
+    def _ring(self, signum: int, frame: FrameType | None) -> None:
+        # Runs between two instructions of the main thread: takes no lock, logs nothing, calls nobody's code but the
+        # owner's of SIGALRM before us.
+        if not self._is_ours:
+            return
+        if self._ringing:
+            self._missed = True
+            return
+        self._ringing = True
+        now = monotonic()
+        is_stray = now < self.rings - _EARLY
+        self.rings = inf
+        due, error = inf, None
+        for listener in self._listeners:
+            try:
+                when, wanted = listener(now, frame)
+            except Exception:  # noqa: BLE001 - it would come out of any line of the application
+                count("failed", "answering the alarm")
+                continue
+            due = min(due, when)
+            error = error or wanted
+        foreign = now >= self._foreign_due or (is_stray and self._foreign_due is inf)
+        if now >= self._foreign_due:
+            self._foreign_due = inf
+        previous = self._previous
+        if self._missed:
+            self._missed = False
+            due = now
+        # Done before anything is raised: whoever waits beside that still has their time.
+        if min(due, self._foreign_due) is inf:
+            self.release()
+        else:
+            self._set(due, now)
+        self._ringing = False
+        if error is not None:
+            if foreign and callable(previous):
+                self._foreign_due = now  # at the next ring, which is set already
+            raise_in(frame, error)
+        elif foreign:
+            if callable(previous):
+                previous(signum, frame)
+            elif previous is signal.SIG_DFL and not is_stray:
+                # As it would have been without us: the timer was set to end the process.
+                self.release()
+                signal.raise_signal(signum)
+
+    def _forked(self) -> None:
+        # The child has the handler, but no timer.
+        self._foreign_due = inf
+        self._ringing = self._missed = False
+        with suppress(ValueError):
+            self.release()
+
+
+ALARM: Final = Alarm()
+"""The process's own."""
