@@ -22,6 +22,7 @@ from otel_introspect.setting import (
     text,
     url_patterns,
     variables_of,
+    view,
 )
 
 PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
@@ -149,7 +150,7 @@ class TimeoutConfig(Settings):
 
     Args:
         timeout: The limit, in milliseconds; 0 is none.
-        view: Dotted path of a callable(request) that answers instead of the plain 503.
+        view: Dotted path of a callable(request) that answers instead of the plain 503, or a template's name.
         max_deferral: How long an interruption may wait for a safe place, in milliseconds.
         disabled: Whether no timeout of any kind interrupts.
 
@@ -158,7 +159,7 @@ class TimeoutConfig(Settings):
     """
 
     timeout: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT, integer(0), default=0)
-    view: str = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW, dotted_path, default="")
+    view: str = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW, view, default="")
     max_deferral: int = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL, integer(0), default=1000)
     disabled: bool = setting(env.OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED, boolean, default=False)
 
@@ -195,7 +196,6 @@ NOT_IN_EFFECT: Final = frozenset(
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT,
         *variables_of(ProfilerConfig).values(),
-        *variables_of(TimeoutConfig).values(),
         *variables_of(RecorderConfig).values(),
     }
 )

@@ -12,7 +12,9 @@ _MARK: Final = "_otel_introspect_exempt"
 
 
 def exempt(view: F) -> F:
-    """Mark a view as one that may take long: no evidence is collected while it runs, nor for the body that it streams.
+    """Mark a view as one that may take long: it is not watched while it runs, nor while the body that it streams does.
+
+    It has no deadline either: ``OTEL_PYTHON_INTROSPECT_TIMEOUT`` does not apply to it, only a ``timeout`` of its own.
 
     Works on functions, coroutine functions and what ``View.as_view()`` returns; on a class through
     ``@method_decorator(exempt, name="dispatch")``. Put it outermost if the decorators beneath it drop attributes.

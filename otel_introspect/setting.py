@@ -34,6 +34,8 @@ _SECRET: Final = frozenset({"key"})
 _MAX_INTEGER: Final = 2**31 - 1
 _MAX_SHOWN: Final = 60
 _DOTTED_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*([.:][^\W\d]\w*)")
+# By its suffix: without one, shop/views.late would be a template, and late.html a module with a callable in it.
+_TEMPLATE: Final = re.compile(r"[\w.-]+(/[\w.-]+)*\.(html?|txt|json|xml|jinja2?|j2)")
 
 
 def setting(variable: str, parser: Parser, default: Any) -> Any:  # noqa: ANN401 - as dataclasses.field
@@ -237,6 +239,22 @@ def dotted_path(value: object) -> str:
         return value
     msg = "not a dotted path such as package.module.callable"
     raise ValueError(msg)
+
+
+def names_template(value: str) -> bool:
+    """Whether *value* is the name of a template, such as ``errors/slow.html``, and not where a callable is found."""
+    return _TEMPLATE.fullmatch(value) is not None
+
+
+def view(value: object) -> str:
+    """Where a callable is found, or the name of a template; empty for none."""
+    if isinstance(value, str) and names_template(value):
+        return value
+    try:
+        return dotted_path(value)
+    except ValueError as error:
+        msg = f"{error}, nor the name of a template such as errors/slow.html"
+        raise ValueError(msg) from None
 
 
 def url_patterns(value: object) -> str:

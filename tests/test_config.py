@@ -24,7 +24,7 @@ from otel_introspect.config import (
     option_of,
 )
 from otel_introspect.errors import ConfigurationError
-from otel_introspect.setting import variables_of
+from otel_introspect.setting import names_template, variables_of
 
 BAD_NUMBERS = ("-1", "1s", "1_000", "1e3", "1.5", "٣", "9" * 5000, "NaN", "one")
 OFF_THEN_ON = (False, "True", True, ("1", "yes", "tru", "true,false"))
@@ -93,7 +93,15 @@ ROWS = [
     Row(ProfilerConfig, "store", "PROFILER_STORE", "", "s3://profiles", "s3://profiles", ()),
     Row(ProfilerConfig, "max_duration", "PROFILER_MAX_DURATION", 30_000, "1", 1, ("0", *BAD_NUMBERS)),
     Row(TimeoutConfig, "timeout", "TIMEOUT", 0, "20000", 20_000, BAD_NUMBERS),
-    Row(TimeoutConfig, "view", "TIMEOUT_VIEW", "", "shop.views.late", "shop.views.late", ("late", "shop/views.late")),
+    Row(
+        TimeoutConfig,
+        "view",
+        "TIMEOUT_VIEW",
+        "",
+        "errors/slow.html",
+        "errors/slow.html",
+        ("late", "shop/views.late", "errors//slow.html", "/errors/slow.html", "slow page.html", "html", ".html"),
+    ),
     Row(TimeoutConfig, "max_deferral", "TIMEOUT_MAX_DEFERRAL", 1000, "0", 0, BAD_NUMBERS),
     Row(TimeoutConfig, "disabled", "TIMEOUTS_DISABLED", *OFF_THEN_ON),
     Row(RecorderConfig, "directory", "RECORDER_DIR", "", "none", "none", ()),
@@ -308,15 +316,24 @@ def test_introspect_options():
 
 def test_not_in_effect():
     """
-    What is only read so far: locals, checkpoint and all of the profiler, the timeouts and the recorder.
+    What is only read so far: locals, checkpoint and all of the profiler and the recorder.
     """
     expected = {
         PREFIX + row.variable
         for row in ROWS
-        if row.config in (ProfilerConfig, TimeoutConfig, RecorderConfig) or row.field in ("locals", "checkpoint")
+        if row.config in (ProfilerConfig, RecorderConfig) or row.field in ("locals", "checkpoint")
     }
 
     assert expected == NOT_IN_EFFECT
+
+
+@pytest.mark.parametrize("value", ["shop.views.late", "shop.views:late", "late.html", "errors/too-slow.v2.j2"])
+def test_who_answers_an_interrupted_request(value):
+    """
+    It is a callable, said as everywhere by its dotted path, or a template, told by its suffix.
+    """
+    assert TimeoutConfig(view=value).view == value
+    assert names_template(value) is value.endswith((".html", ".j2"))
 
 
 def test_config_of_all_has_one_of_each():

@@ -5,6 +5,7 @@ Nothing of Django is imported here: its handler is patched when, and only if, th
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
                 original = getattr(getattr(self._handler, name, None), _ORIGINAL, None)
                 if original is not None:
                     setattr(self._handler, name, original)
+            _forget_deadlines()
 
 
 _ORIGINAL: Final = "_otel_introspect_original"
@@ -98,6 +100,13 @@ def _follow() -> Callable[..., Any]:
     from otel_introspect.instrumentation.django.watched_request import follow
 
     return follow
+
+
+def _forget_deadlines() -> None:
+    # Not loaded before a handler has loaded its middleware.
+    module = sys.modules.get(f"{_PACKAGE}.request_deadline")
+    if module is not None:
+        module.forget()
 
 
 def _calling(original: Callable[..., Any]) -> Callable[..., Any]:

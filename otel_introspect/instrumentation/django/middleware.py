@@ -9,6 +9,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
 from otel_introspect.faults import fail_open, failed
+from otel_introspect.instrumentation.django import interruption
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest, current
 from otel_introspect.introspection import active
 
@@ -20,13 +21,15 @@ def wsgi_middleware(get_response: Handler) -> Handler:
 
     So there is nothing to be said about a fast request, and next to nothing is done for one.
     """
+    limited = interruption.on_one_thread(get_response)
 
     def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - a response, or what a broken middleware returns
         introspection = active()
         if introspection is not None and introspection.config.evidence.excluded_urls:
             _open(request)
+        limit = introspection.config.timeout.timeout if introspection is not None else 0
         try:
-            response = get_response(request)
+            response = limited(request, limit) if limit else get_response(request)
         except BaseException as error:
             _abort(request, error)
             raise
@@ -36,26 +39,32 @@ def wsgi_middleware(get_response: Handler) -> Handler:
                 _leave(watched, response, under_asgi=False)
         return response
 
+    introspect.process_exception = interruption.process_exception  # type: ignore[attr-defined]
     return introspect
 
 
 def asgi_middleware(get_response: Handler) -> Handler:
     """Make the middleware for ASGI, in the mode of what is inside it."""
-    return _in_task(get_response) if iscoroutinefunction(get_response) else _on_thread(get_response)
+    introspect = _in_task(get_response) if iscoroutinefunction(get_response) else _on_thread(get_response)
+    introspect.process_exception = interruption.process_exception  # type: ignore[attr-defined]
+    return introspect
 
 
 asgi_middleware.async_capable = True  # type: ignore[attr-defined]
 
 
 def _on_thread(get_response: Handler) -> Handler:
+    limited = interruption.around_tasks(get_response)
+
     def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
+        limit = _limit()
         watched = _open(request)
         if watched is None:
-            return get_response(request)
+            return limited(request, limit) if limit else get_response(request)
         _enter(watched)
         token = current.set(watched)
         try:
-            response = get_response(request)
+            response = limited(request, limit) if limit else get_response(request)
         except BaseException:
             _leave(watched, None, under_asgi=True)
             raise
@@ -68,14 +77,17 @@ def _on_thread(get_response: Handler) -> Handler:
 
 
 def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
+    limited = interruption.in_task(get_response)
+
     async def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
+        limit = _limit()
         watched = _open(request)
         if watched is None:
-            return await get_response(request)
+            return await (limited(request, limit) if limit else get_response(request))
         _enter(watched)
         token = current.set(watched)
         try:
-            response = await get_response(request)
+            response = await (limited(request, limit) if limit else get_response(request))
         except BaseException:
             _leave(watched, None, under_asgi=True)
             raise
@@ -85,6 +97,11 @@ def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
         return response
 
     return introspect
+
+
+def _limit() -> int:
+    introspection = active()
+    return introspection.config.timeout.timeout if introspection is not None else 0
 
 
 # What follows runs on the request's thread or task, and none of it may raise into the application.

@@ -18,6 +18,7 @@ from opentelemetry.util.http import ExcludeList, parse_excluded_urls
 from otel_introspect.engine.places import Handoff, Place, TaskPlace
 from otel_introspect.exemption import is_exempt
 from otel_introspect.faults import fail_open
+from otel_introspect.instrumentation.django.request_deadline import has_own_limit, limit_view
 from otel_introspect.introspection import Introspection, active
 
 View = Callable[..., Any]
@@ -164,18 +165,19 @@ class WatchedRequest:
 
 @lru_cache(maxsize=1024)
 def _is_plain(view: View) -> bool:
-    return not is_exempt(view) and not iscoroutinefunction(view)
+    return not has_own_limit(view) and not iscoroutinefunction(view)
 
 
 def follow(view: View, callable_view: View) -> View:
     """What Django is to call as *view*. Called just before the view, where that is going to be called from."""
+    watched: WatchedRequest | None
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - never raises
         watched = current.get()
     elif _is_plain(view):
         return callable_view  # it runs where the request does
     else:
         watched = WatchedRequest.of_span(trace.get_current_span(), get_ident())
-    return callable_view if watched is None else watched.enter_view(view, callable_view)
+    return limit_view(view, callable_view if watched is None else watched.enter_view(view, callable_view))
 
 
 current: Final[ContextVar[WatchedRequest | None]] = ContextVar("otel_introspect_watched_request", default=None)
