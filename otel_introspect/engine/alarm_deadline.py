@@ -28,7 +28,7 @@ from otel_introspect.engine.deadline import (
     is_handling,
     limits,
 )
-from otel_introspect.engine.safe_points import is_debugged, is_in_event_loop, unsafe_code
+from otel_introspect.engine.safe_points import is_debugged, is_in_event_loop, is_out_of_reach, unsafe_code
 from otel_introspect.faults import tell_once
 
 _EARLY: Final = 0.000_1
@@ -139,7 +139,7 @@ class AlarmDeadline(Deadline):
         here = (id(frame), frame.f_lasti)
         unsafe = unsafe_code(frame, self.owner, is_blocked=here == self.last_look)
         self.last_look = here
-        if unsafe is None and not self.is_in_loop and is_in_event_loop(frame):
+        if unsafe is None and (is_out_of_reach(frame) or (not self.is_in_loop and is_in_event_loop(frame))):
             unsafe = frame.f_code
         if unsafe is not None:
             if now - max(self.expires, self.again) > limits.max_deferral:

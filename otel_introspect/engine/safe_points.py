@@ -77,6 +77,7 @@ def unsafe_code(frame: FrameType, owner: FrameType | None, *, is_blocked: bool) 
         owner: The frame that is limited; what lies outside it does not matter.
         is_blocked: Whether the innermost frame has been at the same instruction for a while, so waits for something.
     """
+    is_traced = sys.gettrace() is not None
     innermost: bool = True
     inner: FrameType | None = frame
     while inner is not None and inner is not owner:
@@ -88,8 +89,21 @@ def unsafe_code(frame: FrameType, owner: FrameType | None, *, is_blocked: bool) 
             innermost = False
         elif innermost and not (verdict == _LOCK and is_blocked and frame.f_code.co_name in _MAY_BE_BLOCKED):
             return code
+        if is_traced and _is_trace_function(inner):
+            return code
         inner = inner.f_back
     return None
+
+
+def _is_trace_function(frame: FrameType) -> bool:
+    """Whether *frame* is a trace function at work: CPython takes off one that raises."""
+    outer = frame.f_back
+    tracers = (sys.gettrace(), outer.f_trace if outer is not None else None)
+    return any(
+        getattr(getattr(each, "__func__", each), "__code__", None) is frame.f_code
+        for each in tracers
+        if each is not None
+    )
 
 
 def is_in_event_loop(frame: FrameType | None) -> bool:
@@ -180,11 +194,21 @@ def raise_in(frame: FrameType | None, error: BaseException) -> None:
     _Ambush(frame, error).lay()
 
 
-class _Ambush:
-    """A trace function that raises at the next instruction of one frame.
+def is_out_of_reach(frame: FrameType) -> bool:
+    """Whether *frame* is where an exception would escape, and somebody else's trace function is in the way."""
+    return sys.gettrace() is not None and _MONITORING is None and would_escape(frame)
 
-    CPython takes off the trace function that raises: the one that was there before is put back when that has happened,
-    which is when the last reference to ours goes.
+
+_MONITORING: Final[Any] = getattr(sys, "monitoring", None)
+# Those that PEP 669 has set aside for nobody.
+_FREE_TOOLS: Final = (3, 4)
+
+
+class _Ambush:
+    """Raises at the next instruction of one frame.
+
+    By a trace function, which CPython takes off when it raises; and with it the one that was there before. So where
+    there is one, by ``sys.monitoring``, which 3.12 and later have.
     """
 
     def __init__(self, frame: FrameType, error: BaseException) -> None:
@@ -193,41 +217,43 @@ class _Ambush:
         self._jumps = 0
 
     def lay(self) -> None:
-        frame = self._frame
-        tracer, opcodes, before = frame.f_trace, frame.f_trace_opcodes, sys.gettrace()
+        if sys.gettrace() is None:
+            self._trace()
+        elif _MONITORING is None or not self._monitor():
+            raise self._error
 
-        def put_back_in_frame() -> None:
-            frame.f_trace = tracer
-            frame.f_trace_opcodes = opcodes
-
-        frame.f_trace = _Restored(self._trace, put_back_in_frame)
-        frame.f_trace_opcodes = True
-        # Without one for the thread the one of the frame is not called.
-        sys.settrace(_Restored(None, lambda: sys.settrace(before)))
-
-    def _trace(self, frame: FrameType, event: str) -> None:
-        if event != "opcode":
-            return
-        if is_at_back_edge(frame) and self._jumps < _MAX_JUMPS:
+    def _is_over_the_edge(self) -> bool:
+        if is_at_back_edge(self._frame) and self._jumps < _MAX_JUMPS:
             self._jumps += 1
-            return
-        raise self._error
+            return False
+        return True
 
+    def _trace(self) -> None:
+        def at_event(_frame: FrameType, event: str, _argument: object) -> object:
+            if event == "opcode" and self._is_over_the_edge():
+                raise self._error
+            return at_event
 
-class _Restored:
-    """A trace function that puts back what it has replaced when it is taken off."""
+        self._frame.f_trace = at_event
+        self._frame.f_trace_opcodes = True
+        # Without one for the thread that of the frame is not called.
+        sys.settrace(lambda *_: None)
 
-    __slots__ = ("_put_back", "_trace")
+    def _monitor(self) -> bool:
+        free = [number for number in _FREE_TOOLS if _MONITORING.get_tool(number) is None]
+        if not free:
+            return False
+        tool, frame, code, thread = free[0], self._frame, self._frame.f_code, threading.get_ident()
 
-    def __init__(self, trace: Callable[[FrameType, str], None] | None, put_back: Callable[[], None]) -> None:
-        self._trace = trace
-        self._put_back = put_back
+        def at_instruction(_code: CodeType, _offset: int) -> None:
+            is_it = threading.get_ident() == thread and sys._getframe(1) is frame  # noqa: SLF001 - the documented way
+            if is_it and self._is_over_the_edge():
+                _MONITORING.set_local_events(tool, code, 0)
+                _MONITORING.register_callback(tool, _MONITORING.events.INSTRUCTION, None)
+                _MONITORING.free_tool_id(tool)
+                raise self._error
 
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> _Restored | None:
-        if self._trace is None:
-            return None
-        self._trace(frame, event)
-        return self
-
-    def __del__(self) -> None:
-        self._put_back()
+        _MONITORING.use_tool_id(tool, "otel_introspect")
+        _MONITORING.register_callback(tool, _MONITORING.events.INSTRUCTION, at_instruction)
+        _MONITORING.set_local_events(tool, code, _MONITORING.events.INSTRUCTION)
+        return True
