@@ -44,15 +44,17 @@ def was_cut(error: BaseException) -> bool:
 
 
 def drop_connections() -> None:
-    """Close every database connection of this thread, whatever state an interruption has left it in.
+    """Close every open database connection of this thread, whatever state an interruption has left it in.
 
-    So the database rolls back what is open, and the next request starts with a new connection.
+    So the database rolls back what is not committed, and who comes next gets a new connection.
     """
     for connection in connections.all(initialized_only=True):
+        if connection.connection is None or any(
+            getattr(each, "_from_testcase", False) for each in connection.atomic_blocks
+        ):
+            continue  # there is none, or the transaction is that of a test which goes on
         with fail_open("closing a database connection"):
-            if any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
-                continue  # the transaction is the test's, which goes on
-            # An interruption in the middle of leaving a transaction can make Django believe that it is still in one,
-            # and then it does not open another connection.
+            connection.validate_thread_sharing()
+            # Django, interrupted while it left a transaction, believes to be in one still, and opens no other connection.
             connection.in_atomic_block = connection.closed_in_transaction = False
             connection.close()
