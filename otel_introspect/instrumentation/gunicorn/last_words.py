@@ -50,6 +50,7 @@ WRITING_SECONDS: Final = 0.4
 """How long of that it waits for the evidence to be on the span: what takes longer waits for the interrupted code."""
 
 _MILLISECOND: Final = 1_000_000
+_MOMENT: Final = 0.005
 
 
 class WorkerAborted(Exception):  # noqa: N818 - as gunicorn calls it
@@ -147,6 +148,7 @@ class LastWords:
         for each in stuck:
             with fail_open("ending the span of an aborted request"):
                 _end(each.span, error)
+        self._let_others_end(stuck)
         self._flush(introspection)
 
     def _stuck(self, introspection: Introspection) -> Iterator[_Stuck]:
@@ -230,6 +232,11 @@ class LastWords:
             remaining=0,
             task_state=sighting.task_state,
         )
+
+    def _let_others_end(self, stuck: list[_Stuck]) -> None:
+        """Wait for whoever was quicker: the exit sends the span too, but gunicorn may linger on the way there."""
+        while any(each.span.is_recording() for each in stuck) and time.monotonic() < self._deadline:
+            time.sleep(_MOMENT)  # also long enough to get from its end into the exporter's queue
 
     def _flush(self, introspection: Introspection) -> None:
         provider: Any = introspection.tracer_provider or trace.get_tracer_provider()
