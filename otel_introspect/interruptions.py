@@ -24,9 +24,9 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
         return
     now = monotonic()
     hit_at = deadline.hit_at or now
-    started = deadline.expires - deadline.seconds
-    elapsed = round((hit_at - started) * _MILLISECONDS)
-    limit = round(deadline.seconds * _MILLISECONDS)
+    seconds = deadline.limit or deadline.seconds
+    elapsed = round((hit_at - deadline.expires + seconds) * _MILLISECONDS)
+    limit = round(seconds * _MILLISECONDS)
     is_enforced = deadline.attempts > 0 and error is not None
     reason = None if is_enforced else deadline.refusal
     if not is_enforced and reason is None:

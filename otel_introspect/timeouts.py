@@ -16,7 +16,7 @@ from otel_introspect.config import TimeoutConfig
 from otel_introspect.engine import thread_deadline
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.alarm_deadline import AlarmDeadline, open_blocks
-from otel_introspect.engine.deadline import FORKED, MAIN_THREAD, Deadline, Raised, fresh, limits
+from otel_introspect.engine.deadline import FORKED, MAIN_THREAD, Deadline, Raised, limits
 from otel_introspect.engine.greenlet_deadline import GreenletDeadline, is_under_gevent
 from otel_introspect.engine.quota import Quota, checked_seconds
 from otel_introspect.engine.thread_deadline import open_deadline as open_in_thread
@@ -158,7 +158,10 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
             return
         if seconds is None:
             seconds = self._start_quota()
-        self._deadlines.append(self._open(seconds, frame))
+        deadline = self._open(seconds, frame)
+        if self._quota is not None:
+            deadline.limit = self._quota.total
+        self._deadlines.append(deadline)
 
     def _leave(self) -> Deadline:
         deadlines = self._deadlines
@@ -205,9 +208,9 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         if left > 0:
             return left
         self._expired = True
-        error = fresh(self.exception, 0.0)
         exhausted = _Exhausted(0.0, self.exception, monotonic())
-        exhausted.error = error
+        exhausted.limit = quota.total if quota is not None else None
+        error = exhausted.error = exhausted.make_error()
         self._record(exhausted, error)
         raise error
 

@@ -125,12 +125,12 @@ class Alarm:
             return  # it has been taken since, timer and all
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-        if due is not inf:
+        if due != inf:
             signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST))
 
     def _ring(self, signum: int, frame: FrameType | None) -> None:
-        # Runs between two instructions of the main thread: takes no lock, logs nothing, calls nobody's code but the
-        # owner's of SIGALRM before us.
+        # Runs between two instructions of the main thread: takes no lock, logs nothing, calls nobody's code but that of
+        # the owner whom SIGALRM had before us.
         if not self._is_ours:
             return
         if self._ringing:
@@ -140,39 +140,40 @@ class Alarm:
         now = monotonic()
         is_stray = now < self.rings - _EARLY
         self.rings = inf
+        due, error = self._ask(now, frame)
+        is_owners = now >= self._foreign_due or (is_stray and self._foreign_due == inf)
+        if is_owners:
+            self._foreign_due = inf if error is None else now  # not both at once: it has the next ring
+        if self._missed:
+            self._missed = False
+            due = now
+        previous = self._previous
+        # Before anything is raised: whoever waits beside that still has their time.
+        if min(due, self._foreign_due) == inf:
+            self.release()
+        else:
+            self._set(due, now)
+        self._ringing = False
+        if error is not None:
+            raise_in(frame, error)
+        elif is_owners and callable(previous):
+            previous(signum, frame)
+        elif is_owners and previous is signal.SIG_DFL and not is_stray:
+            # As it would have been without us: that timer was set to end the process.
+            self.release()
+            signal.raise_signal(signum)
+
+    def _ask(self, now: float, frame: FrameType | None) -> tuple[float, BaseException | None]:
         due, error = inf, None
         for listener in self._listeners:
             try:
                 when, wanted = listener(now, frame)
             except Exception:  # noqa: BLE001 - it would come out of any line of the application
                 count("failed", "answering the alarm")
-                continue
-            due = min(due, when)
-            error = error or wanted
-        foreign = now >= self._foreign_due or (is_stray and self._foreign_due is inf)
-        if now >= self._foreign_due:
-            self._foreign_due = inf
-        previous = self._previous
-        if self._missed:
-            self._missed = False
-            due = now
-        # Done before anything is raised: whoever waits beside that still has their time.
-        if min(due, self._foreign_due) is inf:
-            self.release()
-        else:
-            self._set(due, now)
-        self._ringing = False
-        if error is not None:
-            if foreign and callable(previous):
-                self._foreign_due = now  # at the next ring, which is set already
-            raise_in(frame, error)
-        elif foreign:
-            if callable(previous):
-                previous(signum, frame)
-            elif previous is signal.SIG_DFL and not is_stray:
-                # As it would have been without us: the timer was set to end the process.
-                self.release()
-                signal.raise_signal(signum)
+            else:
+                due = min(due, when)
+                error = error or wanted
+        return due, error
 
     def _forked(self) -> None:
         # The child has the handler, but no timer.

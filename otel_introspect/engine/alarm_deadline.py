@@ -150,7 +150,7 @@ class AlarmDeadline(Deadline):
         self.attempts += 1
         self.polls = 0
         self.again = now + GRACE if self.attempts < ATTEMPTS else inf
-        self.error = fresh(self.exception, self.seconds)
+        self.error = self.make_error()
         return self.again, self.error
 
     def _give_up(self, why: str, frame: FrameType, now: float) -> tuple[float, None]:

@@ -63,6 +63,8 @@ class Deadline:
     hit: Sequence[Position] = ()
     """The stack that was interrupted, or could not be, innermost frame first."""
     hit_at = 0.0
+    limit: float | None = None
+    """What the user has set, in seconds, if *seconds* is only what is left of it."""
     context: object = None
     """The thread, task or greenlet that has entered it, or ``MAIN_THREAD``; None if that does not matter."""
 
@@ -84,9 +86,9 @@ class Deadline:
         """Lift the limit; the block goes on."""
         raise NotImplementedError
 
-    def overran(self) -> bool:
-        """Whether the time was up before the block ended."""
-        return self.attempts > 0 or self.refusal is not None or monotonic() > self.expires
+    def make_error(self) -> BaseException:
+        """The exception to raise, a new one each time."""
+        return fresh(self.exception, self.limit or self.seconds)
 
     def take_down(self, frame: FrameType, now: float) -> None:
         """Note the stack from *frame* outwards as the one that was hit, if none is yet."""
@@ -114,7 +116,7 @@ def _stack_of(traceback: TracebackType | None) -> list[Position]:
     return [*shown, *callers]
 
 
-def fresh(exception: Raised, seconds: float) -> BaseException:
+def fresh(exception: Raised, seconds: float | None) -> BaseException:
     """One more exception of the kind that the user wants; never the same twice, as it grows a traceback."""
     try:
         if exception is DeadlineExceeded:

@@ -9,7 +9,7 @@ import sys
 from math import inf
 from typing import Any
 
-from otel_introspect.engine.deadline import ATTEMPTS, GRACE, Deadline, Raised, fresh
+from otel_introspect.engine.deadline import ATTEMPTS, GRACE, Deadline, Raised
 
 
 def is_under_gevent() -> bool:
@@ -51,7 +51,7 @@ class GreenletDeadline(Deadline):
         self.attempts += 1
         if self.attempts < ATTEMPTS:
             self._start(GRACE)
-        self.error = fresh(self.exception, self.seconds)
+        self.error = self.make_error()
         self._greenlet.throw(self.error)
 
     def close(self, error: BaseException | None) -> BaseException | None:

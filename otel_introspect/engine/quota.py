@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from time import monotonic
+from typing import Final
 
 
 class Quota:
@@ -19,10 +20,12 @@ class Quota:
         TypeError: If it is no number.
     """
 
-    __slots__ = ("_depth", "_lock", "_seconds", "_since")
+    __slots__ = ("_depth", "_lock", "_seconds", "_since", "total")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = checked_seconds(seconds)
+        self.total: Final = checked_seconds(seconds)
+        """How many seconds there were at first."""
+        self._seconds = self.total
         self._depth = 0
         self._since = 0.0
         self._lock = threading.Lock()

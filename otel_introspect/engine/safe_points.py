@@ -17,7 +17,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any, Final
 
@@ -191,7 +191,7 @@ def raise_in(frame: FrameType | None, error: BaseException) -> None:
     """
     if frame is None or not is_at_back_edge(frame):
         raise error
-    _Ambush(frame, error).lay()
+    Ambush(frame, error, threading.get_ident()).lay()
 
 
 def is_out_of_reach(frame: FrameType) -> bool:
@@ -204,22 +204,34 @@ _MONITORING: Final[Any] = getattr(sys, "monitoring", None)
 _FREE_TOOLS: Final = (3, 4)
 
 
-class _Ambush:
+class Ambush:
     """Raises at the next instruction of one frame.
 
-    By a trace function, which CPython takes off when it raises; and with it the one that was there before. So where
-    there is one, by ``sys.monitoring``, which 3.12 and later have.
+    In this thread by a trace function, which CPython takes off when it raises; and with it the one that was there
+    before. So where there is one, and in other threads, by ``sys.monitoring``, which 3.12 and later have.
+
+    Args:
+        frame: Where to raise.
+        error: What.
+        thread_id: Which thread runs it.
     """
 
-    def __init__(self, frame: FrameType, error: BaseException) -> None:
+    def __init__(self, frame: FrameType, error: BaseException, thread_id: int) -> None:
         self._frame = frame
         self._error: BaseException = error
+        self._thread_id = thread_id
         self._jumps = 0
+        self._tool: int | None = None
 
     def lay(self) -> None:
+        """Lay it in this thread.
+
+        Raises:
+            BaseException: The error, where there is no way to lay it.
+        """
         if sys.gettrace() is None:
             self._trace()
-        elif _MONITORING is None or not self._monitor():
+        elif not self.monitor():
             raise self._error
 
     def _is_over_the_edge(self) -> bool:
@@ -239,21 +251,29 @@ class _Ambush:
         # Without one for the thread that of the frame is not called.
         sys.settrace(lambda *_: None)
 
-    def _monitor(self) -> bool:
+    def monitor(self) -> bool:
+        """Lay it in whichever thread; says whether that is possible."""
+        if _MONITORING is None:
+            return False
         free = [number for number in _FREE_TOOLS if _MONITORING.get_tool(number) is None]
         if not free:
             return False
-        tool, frame, code, thread = free[0], self._frame, self._frame.f_code, threading.get_ident()
-
-        def at_instruction(_code: CodeType, _offset: int) -> None:
-            is_it = threading.get_ident() == thread and sys._getframe(1) is frame  # noqa: SLF001 - the documented way
-            if is_it and self._is_over_the_edge():
-                _MONITORING.set_local_events(tool, code, 0)
-                _MONITORING.register_callback(tool, _MONITORING.events.INSTRUCTION, None)
-                _MONITORING.free_tool_id(tool)
-                raise self._error
-
-        _MONITORING.use_tool_id(tool, "otel_introspect")
-        _MONITORING.register_callback(tool, _MONITORING.events.INSTRUCTION, at_instruction)
-        _MONITORING.set_local_events(tool, code, _MONITORING.events.INSTRUCTION)
+        self._tool = free[0]
+        _MONITORING.use_tool_id(self._tool, "otel_introspect")
+        _MONITORING.register_callback(self._tool, _MONITORING.events.INSTRUCTION, self._at_instruction)
+        _MONITORING.set_local_events(self._tool, self._frame.f_code, _MONITORING.events.INSTRUCTION)
         return True
+
+    def _at_instruction(self, _code: CodeType, _offset: int) -> None:
+        is_it = threading.get_ident() == self._thread_id and sys._getframe(1) is self._frame  # noqa: SLF001 - the documented way
+        if is_it and self._tool is not None and self._is_over_the_edge():
+            self.withdraw()
+            raise self._error
+
+    def withdraw(self) -> None:
+        """Take it away, if it is still there."""
+        tool, self._tool = self._tool, None
+        if tool is not None:
+            _MONITORING.set_local_events(tool, self._frame.f_code, 0)
+            _MONITORING.register_callback(tool, _MONITORING.events.INSTRUCTION, None)
+            _MONITORING.free_tool_id(tool)

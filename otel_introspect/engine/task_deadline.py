@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from otel_introspect.engine.deadline import ATTEMPTS, Deadline, Raised, fresh
+from otel_introspect.engine.deadline import ATTEMPTS, Deadline, Raised
 
 # Longer than the alarm's: nobody can see from outside whether a suspended task is still cleaning up.
 _GRACE: Final = 2.0
@@ -64,7 +64,7 @@ class TaskDeadline(Deadline):
         self.take_down_from(error)
         if is_inside_expired or left > self._cancellations or _is_somebody_elses(error):
             return error
-        self.error = fresh(self.exception, self.seconds)
+        self.error = self.make_error()
         return self.error
 
     def cancel(self) -> None:

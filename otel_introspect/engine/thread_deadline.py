@@ -16,7 +16,7 @@ from typing import Any, Final
 from otel_introspect.engine.deadline import ATTEMPTS, FORKED, GRACE, Deadline, Raised, fresh, limits
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.native import allocate_lock
-from otel_introspect.engine.safe_points import unsafe_code, would_escape
+from otel_introspect.engine.safe_points import Ambush, unsafe_code, would_escape
 from otel_introspect.engine.stacks import can_walk_other_threads, current_frames
 from otel_introspect.errors import DeadlineExceeded
 
@@ -43,6 +43,7 @@ class ThreadDeadline(Deadline):
         self.context = self.thread_id = threading.get_ident()
         self.owner: FrameType | None = frame
         self._is_closed = False
+        self._ambush: Ambush | None = None
         is_plain = isinstance(exception, type) and issubclass(exception, BaseException)
         self._kind: type[BaseException] = exception if is_plain else _Interruption  # type: ignore[assignment]
 
@@ -58,7 +59,7 @@ class ThreadDeadline(Deadline):
             return error
         self.take_down_from(error)
         if self._kind is _Interruption:
-            self.error = fresh(self.exception, self.seconds)
+            self.error = self.make_error()
             return self.error
         self.error = error
         if self._kind is DeadlineExceeded and not error.args:
@@ -69,7 +70,10 @@ class ThreadDeadline(Deadline):
         with _guard:
             if self in _open:
                 _open.remove(self)
-            if self.attempts:
+            if self._ambush is not None:
+                self._ambush.withdraw()
+                self._ambush = None
+            elif self.attempts:
                 set_async_exception(self.thread_id, None)
             self._is_closed = True
 
@@ -87,15 +91,20 @@ class ThreadDeadline(Deadline):
         here = (id(frame), frame.f_lasti)
         unsafe = unsafe_code(frame, self.owner, is_blocked=here == self.last_look)
         self.last_look = here
+        ambush: Ambush | None = None
         if unsafe is None and would_escape(frame):
-            unsafe = frame.f_code
+            is_private = self._kind is _Interruption
+            error = _Interruption() if is_private else self.make_error()
+            ambush = Ambush(frame, error, self.thread_id)
+            unsafe = None if ambush.monitor() else frame.f_code
         if unsafe is not None:
             if now - max(self.expires, self.again) <= limits.max_deferral:
                 return now + _POLL
             self.refusal = f"no safe place was reached, the last was {unsafe.co_name}"
             return inf
         self.take_down(frame, now)
-        if not set_async_exception(self.thread_id, self._kind):
+        self._ambush = ambush
+        if ambush is None and not set_async_exception(self.thread_id, self._kind):
             self.refusal = "this interpreter can't raise in another thread"
             return inf
         self.attempts += 1
