@@ -21,6 +21,7 @@ from otel_introspect import faults
 from otel_introspect.config import IntrospectConfig, WatchdogConfig
 from otel_introspect.engine.places import Sighting
 from otel_introspect.engine.stacks import Capture
+from otel_introspect.errors import RequestInterrupted
 from otel_introspect.instrumentation.django.streaming import BodySpan
 from otel_introspect.instrumentation.gunicorn import IntrospectGunicornInstrumentor, last_words
 from otel_introspect.introspection import Introspection, activate
@@ -415,6 +416,7 @@ def test_a_streamed_body_has_a_span_too(service):
     service.abort()
     body.end(SystemExit())
 
+    assert not service.introspection.table
     _, span = service.exporter.get_finished_spans()
     assert span.name == "GET /stream body"
     assert span.status.status_code is StatusCode.ERROR
@@ -432,6 +434,33 @@ def test_a_fault_of_ours_does_not_keep_gunicorn_from_aborting(service, hooked, m
 
     assert hooked == [service.worker]
     assert sum(faults.counts.values()) == 1
+
+
+def test_an_interruption_while_it_waits(service, hooked, monkeypatch):
+    """
+    Another POSIX signal's handler that raises meanwhile, a deadline's say, does not keep gunicorn from aborting either.
+    """
+
+    def wait(_last_words):
+        raise RequestInterrupted
+
+    monkeypatch.setattr(last_words.LastWords, "wait", wait)
+    service.stuck_request()
+
+    assert hooked == [service.worker]
+
+
+def test_a_span_that_ends_meanwhile(service, caplog):
+    """
+    A span that has ended, though it is not out of the table yet, is not ended again.
+    """
+    span = service.tracer.start_span("GET /")
+    span.end()
+    service.introspection.table.add(span.get_span_context().span_id, lambda: span, threading.get_ident())
+    service.abort()
+
+    assert [record.getMessage() for record in caplog.records] == []
+    assert span.attributes == {}
 
 
 def test_a_machine_without_threads_left(service, hooked, monkeypatch):
