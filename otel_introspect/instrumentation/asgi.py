@@ -15,6 +15,7 @@ from typing import Any, Final
 from otel_introspect.config import TimeoutConfig
 from otel_introspect.errors import DeadlineExceeded, RequestInterrupted
 from otel_introspect.faults import failed
+from otel_introspect.introspection import active
 from otel_introspect.timeouts import timeout
 
 Scope = MutableMapping[str, Any]
@@ -31,6 +32,13 @@ async def service_unavailable(_scope: Scope, _receive: Receive, send: Send) -> N
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(_BODY)).encode())]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": _BODY})
+
+
+def _configured() -> float:
+    """In seconds."""
+    introspection = active()
+    config = introspection.config.timeout if introspection is not None else TimeoutConfig.from_env()
+    return config.timeout / 1000
 
 
 class DeadlineMiddleware:
@@ -52,7 +60,7 @@ class DeadlineMiddleware:
         self, app: Application, seconds: float | None = None, *, response: Application = service_unavailable
     ) -> None:
         self._app = app
-        self._seconds: Final = TimeoutConfig.from_env().timeout / 1000 if seconds is None else seconds
+        self._seconds: Final = _configured() if seconds is None else seconds
         self._response = response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

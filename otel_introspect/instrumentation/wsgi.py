@@ -19,6 +19,7 @@ from opentelemetry.context import attach, detach, get_current
 from otel_introspect.config import TimeoutConfig
 from otel_introspect.errors import DeadlineExceeded, RequestInterrupted
 from otel_introspect.faults import failed
+from otel_introspect.introspection import active
 from otel_introspect.timeouts import timeout
 
 T = TypeVar("T")
@@ -40,6 +41,13 @@ def service_unavailable(_environ: Environ, start_response: StartResponse) -> Ite
     return [_BODY]
 
 
+def _configured() -> float:
+    """In seconds."""
+    introspection = active()
+    config = introspection.config.timeout if introspection is not None else TimeoutConfig.from_env()
+    return config.timeout / 1000
+
+
 class DeadlineMiddleware:
     """Interrupts a request that takes too long, and answers in its stead.
 
@@ -58,7 +66,7 @@ class DeadlineMiddleware:
         self, app: Application, seconds: float | None = None, *, response: Application = service_unavailable
     ) -> None:
         self._app = app
-        self._seconds: Final = TimeoutConfig.from_env().timeout / 1000 if seconds is None else seconds
+        self._seconds: Final = _configured() if seconds is None else seconds
         self._response = response
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -55,6 +55,6 @@ def drop_connections() -> None:
             continue  # there is none, or the transaction is that of a test which goes on
         with fail_open("closing a database connection"):
             connection.validate_thread_sharing()
-            # Django, interrupted while it left a transaction, believes to be in one still, and opens no other connection.
+            # Interrupted while it left a transaction, Django believes to be still in one, and opens no other connection
             connection.in_atomic_block = connection.closed_in_transaction = False
             connection.close()

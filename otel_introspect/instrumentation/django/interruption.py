@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
@@ -99,15 +100,17 @@ def process_exception(request: HttpRequest, exception: BaseException) -> HttpRes
 
     Django calls this with what a view raises.
     """
-    if isinstance(exception, DeadlineExceeded) or (monotonic() > current.get().due and was_cut(exception)):
-        return answer(request)
-    return None
+    deadline = current.get()
+    if isinstance(exception, DeadlineExceeded):
+        deadline.lift()
+    elif not (was_cut(exception) and monotonic() > deadline.due):
+        return None
+    return answer(request)
 
 
 def answer(request: HttpRequest) -> HttpResponseBase:
     """Clean up after an interruption, and make the response."""
-    # It may ask the database, too.
-    current.get().lift()
+    current.get().due = inf  # who answers may ask the database, too
     with fail_open("closing the database connections of an interrupted request"):
         drop_connections()
     introspection = active()
@@ -127,7 +130,7 @@ def _by_template(name: str, request: HttpRequest) -> HttpResponse:
     # Late, as few services ever need it.
     from django.template.loader import render_to_string
 
-    return HttpResponse(render_to_string(name, request=request), status=503)
+    return HttpResponse(render_to_string(name, {"request": request}, request), status=503)
 
 
 def _by_view(path: str, request: HttpRequest) -> HttpResponseBase:

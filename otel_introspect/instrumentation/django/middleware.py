@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.instrumentation.django import interruption
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest, current
-from otel_introspect.introspection import active
+from otel_introspect.introspection import Introspection, active
 
 Handler = Callable[[HttpRequest], Any]
 
@@ -27,7 +27,7 @@ def wsgi_middleware(get_response: Handler) -> Handler:
         introspection = active()
         if introspection is not None and introspection.config.evidence.excluded_urls:
             _open(request)
-        limit = introspection.config.timeout.timeout if introspection is not None else 0
+        limit = _limit_ms(introspection)
         try:
             response = limited(request, limit) if limit else get_response(request)
         except BaseException as error:
@@ -57,7 +57,7 @@ def _on_thread(get_response: Handler) -> Handler:
     limited = interruption.around_tasks(get_response)
 
     def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
-        limit = _limit()
+        limit = _limit_ms(active())
         watched = _open(request)
         if watched is None:
             return limited(request, limit) if limit else get_response(request)
@@ -80,7 +80,7 @@ def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
     limited = interruption.in_task(get_response)
 
     async def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
-        limit = _limit()
+        limit = _limit_ms(active())
         watched = _open(request)
         if watched is None:
             return await (limited(request, limit) if limit else get_response(request))
@@ -99,9 +99,11 @@ def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
     return introspect
 
 
-def _limit() -> int:
-    introspection = active()
-    return introspection.config.timeout.timeout if introspection is not None else 0
+def _limit_ms(introspection: Introspection | None) -> int:
+    if introspection is None:
+        return 0
+    config = introspection.config.timeout
+    return 0 if config.disabled else config.timeout
 
 
 # What follows runs on the request's thread or task, and none of it may raise into the application.

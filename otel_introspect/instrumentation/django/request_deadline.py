@@ -136,8 +136,10 @@ current: Final[ContextVar[RequestDeadline]] = ContextVar("otel_introspect_deadli
 """The deadline of the request that this thread or task works for."""
 
 # SQLite calls this in the middle of a query. C throughout: in a function of Python's, CPython would raise what is to
-# interrupt the thread, and SQLite drops what is raised in there.
-_is_over: Final = map(lt, map(attrgetter("due"), iter(current.get, None)), iter(monotonic, None)).__next__
+# interrupt the thread, and SQLite drops what is raised in there. And some time after it is due: the interruption is to
+# be on its way when the query fails, or the application would see nothing but that.
+_query_time: Final = map((-0.02).__add__, iter(monotonic, None))
+_is_over: Final = map(lt, map(attrgetter("due"), iter(current.get, None)), _query_time).__next__
 
 
 @cache
