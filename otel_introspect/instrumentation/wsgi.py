@@ -9,6 +9,7 @@ Goes inside OpenTelemetry's own middleware: the interruption is no ``Exception``
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from time import monotonic
@@ -144,8 +145,11 @@ class _Request:
             raise late
 
         def start_anew(status: str, headers: Headers, _error: object = None) -> Write:
-            # The server replaces the headers, or raises the error if it has sent them.
-            return self._start_response(status, headers, (type(late), late, None))
+            # The server replaces the headers, or raises the error if it has sent them: the one that is being handled.
+            try:
+                raise late
+            except DeadlineExceeded:
+                return self._start_response(status, headers, sys.exc_info())
 
         start_response = start_anew if self._has_started else self._start_response
         try:
@@ -192,8 +196,9 @@ class _Body:
 
     def close(self) -> None:
         """Called by the server when it is done with the body: so is the application then."""
+        bodies, self._bodies = self._bodies, []
         with ExitStack() as stack:
-            for body in self._bodies:
+            for body in bodies:
                 close = getattr(body, "close", None)
                 if close is not None:
                     stack.callback(close)
