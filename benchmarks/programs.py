@@ -10,7 +10,7 @@ from typing import Final
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
-WITHOUT_US: Final = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "introspect,introspect_django"}
+WITHOUT_US: Final = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "introspect,introspect_django,introspect_gunicorn"}
 """Variables that keep ours from being run, the rest of OpenTelemetry unchanged."""
 
 
