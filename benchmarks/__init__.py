@@ -1,1 +1,1 @@
-"""What the watchdog costs, beside other ways to do the same. Run by ``make bench`` or ``python -m benchmarks``."""
+"""What the watchdog and the limits cost, beside other ways to do the same. Run by ``make bench``."""

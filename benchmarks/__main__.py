@@ -20,7 +20,18 @@ from typing import Final
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.report import Part
 
-_BENCHMARKS: Final = ("entry_span", "child_span", "idle_process", "launch", "server", "request")
+_BENCHMARKS: Final = (
+    "entry_span",
+    "child_span",
+    "idle_process",
+    "launch",
+    "server",
+    "request",
+    "timeout_block",
+    "timeout_lateness",
+    "timeout_leaks",
+    "timeout_request",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,11 @@ class Effort:
         generations: How often servers are started anew, as two processes of one program differ by a percent or two.
         server_rounds: Paired rounds for each generation of servers.
         request_rounds: Paired rounds for each generation of processes that serve themselves.
+        limited_request_rounds: Paired rounds for each generation of processes whose requests have a limit.
+        block_rounds: Paired rounds for each way to enter and leave a block that has a limit.
+        interruptions: How often each kind of work is interrupted, each way.
+        queue_interruptions: How often a loop that uses a queue is interrupted.
+        loop_interruptions: How often each loop is interrupted that is hardly more than a jump.
     """
 
     span_rounds: int
@@ -29,6 +34,11 @@ class Effort:
     generations: int
     server_rounds: int
     request_rounds: int
+    limited_request_rounds: int
+    block_rounds: int
+    interruptions: int
+    queue_interruptions: int
+    loop_interruptions: int
 
 
 QUICK: Final = Effort(
@@ -40,6 +50,11 @@ QUICK: Final = Effort(
     generations=1,
     server_rounds=20,
     request_rounds=40,
+    limited_request_rounds=60,
+    block_rounds=40,
+    interruptions=5,
+    queue_interruptions=300,
+    loop_interruptions=20,
 )
 FULL: Final = Effort(
     span_rounds=300,
@@ -50,4 +65,9 @@ FULL: Final = Effort(
     generations=3,
     server_rounds=60,
     request_rounds=120,
+    limited_request_rounds=300,
+    block_rounds=300,
+    interruptions=40,
+    queue_interruptions=3_000,
+    loop_interruptions=200,
 )

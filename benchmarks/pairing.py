@@ -18,12 +18,14 @@ class Comparison:
         more: Median of the differences to the base, taken round by round.
         ratio: Median of the ratios to the base, likewise.
         spread: Half the distance between the quartiles of those differences.
+        worst: Of its own figures.
     """
 
     median: float
     more: float
     ratio: float
     spread: float
+    worst: float
 
 
 def in_turns(variants: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
@@ -50,4 +52,5 @@ def _beside(figures: Sequence[float], base: Sequence[float]) -> Comparison:
         more=statistics.median(differences),
         ratio=statistics.median(one / other for one, other in zip(figures, base, strict=True) if other),
         spread=(high - low) / 2,
+        worst=max(figures),
     )

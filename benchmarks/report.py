@@ -7,7 +7,9 @@ from typing import Any, Final, Literal
 
 from benchmarks.pairing import Comparison
 
-_HEAD: Final = ("", "", "median", "more", "+-", "ratio", "limit", "")
+_HEAD: Final = ("", "", "median", "worst", "more", "+-", "ratio", "limit", "")
+_WORDS: Final = (0, 1, len(_HEAD) - 1)
+_ALWAYS: Final = (0, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class Row:
         more: What it costs beyond the base of its case; None for the base itself.
         ratio: The same as a ratio.
         spread: How far the differences scatter.
+        worst: Its highest figure, where a single one matters.
         limit: What it may cost at most; None for what is no promise of ours.
         limited: Which of the figures the limit is for.
     """
@@ -31,6 +34,7 @@ class Row:
     more: float | None = None
     ratio: float | None = None
     spread: float | None = None
+    worst: float | None = None
     limit: float | None = None
     limited: Literal["median", "more", "ratio"] = "more"
 
@@ -65,9 +69,10 @@ class Part:
         *,
         ours: str | None = None,
         limit: float | None = None,
-        limited: Literal["more", "ratio"] = "more",
+        limited: Literal["median", "more", "ratio"] = "more",
+        with_worst: bool = False,
     ) -> None:
-        """Add a row for each variant of a comparison; *limit* is for the one called *ours*."""
+        """Add a row for each variant of a comparison; *limit* is for those that are called *ours*, or begin so."""
         for variant, beside in found.items():
             is_base = variant == base
             self.rows.append(
@@ -78,23 +83,27 @@ class Part:
                     more=None if is_base else beside.more,
                     ratio=None if is_base else beside.ratio,
                     spread=None if is_base else beside.spread,
-                    limit=limit if variant == ours else None,
+                    worst=beside.worst if with_worst else None,
+                    limit=limit if ours is not None and variant.startswith(ours) else None,
                     limited=limited,
                 )
             )
 
     def as_text(self) -> str:
         """The table and what is to be said of it."""
-        lines = [(*_HEAD[:2], f"median {self.unit}", *_HEAD[3:])]
+        lines: list[tuple[str, ...]] = [(*_HEAD[:2], f"median {self.unit}", *_HEAD[3:])]
         case = None
         for row in self.rows:
             lines.append(("" if row.case == case else row.case, row.variant, *_figures(row)))
             case = row.case
-        widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+        # A column of which nothing is said is left out.
+        said = [column for column in range(len(_HEAD)) if column in _ALWAYS or any(line[column] for line in lines[1:])]
+        lines = [tuple(line[column] for column in said) for line in lines]
+        widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
         table = [
             "  ".join(
-                text.ljust(width) if column < 2 or column == len(_HEAD) - 1 else text.rjust(width)  # noqa: PLR2004
-                for column, (text, width) in enumerate(zip(line, widths, strict=True))
+                text.ljust(width) if column in _WORDS else text.rjust(width)
+                for column, text, width in zip(said, line, widths, strict=True)
             ).rstrip()
             for line in lines
         ]
@@ -106,9 +115,10 @@ class Part:
         return {"title": self.title, "unit": self.unit, "rows": rows, "notes": self.notes}
 
 
-def _figures(row: Row) -> tuple[str, str, str, str, str, str]:
+def _figures(row: Row) -> tuple[str, ...]:
     return (
         _number(row.median),
+        "" if row.worst is None else _number(row.worst),
         "" if row.more is None else _number(row.more, sign="+"),
         "" if row.spread is None else _number(row.spread),
         "" if row.ratio is None else f"{row.ratio:.3f}",
@@ -118,5 +128,7 @@ def _figures(row: Row) -> tuple[str, str, str, str, str, str]:
 
 
 def _number(value: float, sign: str = "") -> str:
+    if isinstance(value, int):
+        return f"{value:{sign},d}"
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1_000 else 0  # noqa: PLR2004
     return f"{value:{sign},.{digits}f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Final
 
@@ -68,8 +68,8 @@ def _ask(requests: IO[str], answers: IO[str], count: int) -> float:
     return float(answer) / count * 1e6
 
 
-def _serve() -> None:
-    """Serve as many requests as each line of standard input says; print the CPU time that they took."""
+def requests_in_process() -> Callable[[int], None]:
+    """What makes the site answer so many requests."""
     from django.test import RequestFactory
 
     from benchmarks.site.wsgi import application
@@ -79,12 +79,21 @@ def _serve() -> None:
     def start_response(_status: str, _headers: object, _error: object = None) -> None:
         pass
 
-    for line in sys.stdin:
-        began = time.process_time()
-        for _ in range(int(line)):
+    def answer(count: int) -> None:
+        for _ in range(count):
             response = application(dict(environ), start_response)
             b"".join(response)
             response.close()
+
+    return answer
+
+
+def _serve() -> None:
+    """Serve as many requests as each line of standard input says; print the CPU time that they took."""
+    answer = requests_in_process()
+    for line in sys.stdin:
+        began = time.process_time()
+        answer(int(line))
         print(time.process_time() - began, flush=True)
 
 
