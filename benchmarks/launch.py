@@ -42,7 +42,7 @@ def measure(effort: Effort) -> Part:
     part.notes.append(f"{len(ours)} modules; longest: {', '.join(f'{name} {ours[name]:.2f}' for name in longest)}.")
     part.notes.append(
         "-X importtime is more exact than whole launches, whose noise is as large as the limit; it lists all but the"
-        " two instrumentor modules, which are imported by importlib."
+        " instrumentor modules, which are imported by importlib."
     )
     return part
 
