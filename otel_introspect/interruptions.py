@@ -23,11 +23,11 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
     if not span.is_recording():
         return
     now = monotonic()
-    hit_at = deadline.hit_at or now
+    is_enforced = deadline.attempts > 0 and error is not None
+    hit_at = deadline.hit_at if is_enforced and deadline.hit_at else now
     seconds = deadline.limit or deadline.seconds
     elapsed = round((hit_at - deadline.expires + seconds) * _MILLISECONDS)
     limit = round(seconds * _MILLISECONDS)
-    is_enforced = deadline.attempts > 0 and error is not None
     reason = None if is_enforced else deadline.refusal
     if not is_enforced and reason is None:
         reason = "the work has swallowed it" if deadline.attempts else "nothing could interrupt the work"

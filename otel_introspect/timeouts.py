@@ -16,7 +16,7 @@ from otel_introspect.config import TimeoutConfig
 from otel_introspect.engine import thread_deadline
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.alarm_deadline import AlarmDeadline, open_blocks
-from otel_introspect.engine.deadline import FORKED, MAIN_THREAD, Deadline, Raised, limits
+from otel_introspect.engine.deadline import DEBUGGED, FORKED, MAIN_THREAD, Deadline, Raised, limits
 from otel_introspect.engine.greenlet_deadline import GreenletDeadline, is_under_gevent
 from otel_introspect.engine.quota import Quota, checked_seconds
 from otel_introspect.engine.thread_deadline import open_deadline as open_in_thread
@@ -116,7 +116,6 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         now = monotonic()
         deadline = AlarmDeadline(seconds, self.exception, now, frame)
         open_blocks.append(deadline)
-        # A ring that is overdue has been lost: somebody has set the timer.
         if now < ALARM.rings <= deadline.expires:
             self._deadlines.append(deadline)
         else:
@@ -219,6 +218,8 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         if deadline.refusal is FORKED or not (deadline.attempts or deadline.refusal or late > _TOLERANCE):
             return
         self._expired = True
+        if deadline.refusal is DEBUGGED:
+            tell_once(logging.WARNING, "otel_introspect interrupts nothing while a debugger is attached.")
         self._record(deadline, error)
 
     def _record(self, deadline: Deadline, error: BaseException | None) -> None:

@@ -79,7 +79,9 @@ class Alarm:
             why_not = self._take(now, polite=polite)
             if why_not is not None:
                 return why_not
-        self._set(when, now)
+        # A ring that is overdue has been lost: somebody has set the timer.
+        if not now < self.rings <= when:
+            self._set(when, now)
         return None
 
     def _take(self, now: float, *, polite: bool) -> str | None:

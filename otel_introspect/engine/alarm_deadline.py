@@ -19,12 +19,12 @@ from typing import Final
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.deadline import (
     ATTEMPTS,
+    DEBUGGED,
     FORKED,
     GRACE,
     MAIN_THREAD,
     Deadline,
     Raised,
-    fresh,
     is_handling,
     limits,
 )
@@ -33,7 +33,8 @@ from otel_introspect.faults import tell_once
 
 _EARLY: Final = 0.000_1
 # After so many looks the next one comes that much later, in seconds: locks are soon left, long cleaning up is not.
-_POLLS: Final = ((20, 0.000_05), (200, 0.000_2))
+_SOON: Final = 0.000_05
+_POLLS: Final = ((20, _SOON), (200, 0.000_2))
 _LAST_POLL: Final = 0.001
 # How soon it is seen that a generator whose time is up runs again.
 _SUSPENDED: Final = 0.02
@@ -131,20 +132,22 @@ class AlarmDeadline(Deadline):
     def look(self, now: float, frame: FrameType) -> tuple[float, BaseException | None]:
         """Its time is up: raise, or say when to look again."""
         if is_debugged():
-            return self._give_up("a debugger is attached", frame, now)
+            return self._give_up(DEBUGGED, frame, now)
         if self.attempts and is_handling(self.error, sys.exc_info()[1]) and self.handling < _MAX_HANDLING:
             self.handling += 1
             self.again = now + GRACE
             return self.again, None
         here = (id(frame), frame.f_lasti)
         unsafe = unsafe_code(frame, self.owner, is_blocked=here == self.last_look)
-        self.last_look = here
+        has_moved, self.last_look = here != self.last_look, here
         if unsafe is None and (is_out_of_reach(frame) or (not self.is_in_loop and is_in_event_loop(frame))):
             unsafe = frame.f_code
         if unsafe is not None:
             if now - max(self.expires, self.again) > limits.max_deferral:
                 return self._give_up(f"no safe place was reached, the last was {unsafe.co_name}", frame, now)
             self.polls += 1
+            if has_moved and self.polls % 2:
+                return now + _SOON, None  # by two looks in short order it is seen whether it is blocked
             return now + next((delay for number, delay in _POLLS if self.polls <= number), _LAST_POLL), None
         self.take_down(frame, now)
         self.attempts += 1

@@ -23,6 +23,8 @@ GRACE: Final = 0.5
 MAIN_THREAD: Final = "main thread"
 FORKED: Final = "this process was forked inside the block"
 """A refusal: the limit is the parent's."""
+DEBUGGED: Final = "a debugger is attached"
+"""A refusal: who looks at a line for a minute does not want it interrupted."""
 
 
 class _Limits:
@@ -91,17 +93,14 @@ class Deadline:
         return fresh(self.exception, self.limit or self.seconds)
 
     def take_down(self, frame: FrameType, now: float) -> None:
-        """Note the stack from *frame* outwards as the one that was hit, if none is yet."""
-        if not self.hit:
-            self.hit = positions_of(outwards(frame))
-            self.hit_at = now
+        """Note the stack from *frame* outwards as the one that was hit."""
+        self.hit = positions_of(outwards(frame))
+        self.hit_at = now
 
     def take_down_from(self, error: BaseException) -> None:
         """The same from where *error* was raised, as its traceback has it."""
-        if self.hit:
-            return
         self.hit = _stack_of(error.__traceback__)
-        self.hit_at = self.hit_at or monotonic()
+        self.hit_at = monotonic()
 
 
 def _stack_of(traceback: TracebackType | None) -> list[Position]:
