@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_introspect.config import TimeoutConfig
 from otel_introspect.engine import thread_deadline
-from otel_introspect.engine.alarm import ALARM
+from otel_introspect.engine.alarm import ALARM, LOST
 from otel_introspect.engine.alarm_deadline import AlarmDeadline, open_blocks
 from otel_introspect.engine.deadline import DEBUGGED, FORKED, MAIN_THREAD, Deadline, Raised, limits
 from otel_introspect.engine.greenlet_deadline import GreenletDeadline, is_under_gevent
@@ -116,7 +116,7 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         now = monotonic()
         deadline = AlarmDeadline(seconds, self.exception, now, frame)
         open_blocks.append(deadline)
-        if now < ALARM.rings <= deadline.expires:
+        if now - LOST < ALARM.rings <= deadline.expires:
             self._deadlines.append(deadline)
         else:
             self._deadlines.append(self._let_ring(deadline, now, frame))

@@ -36,6 +36,8 @@ Listener = Callable[[float, FrameType | None], tuple[float, BaseException | None
 
 LONGEST: Final = 1.0
 """How far ahead the timer is set at most, in seconds."""
+LOST: Final = 0.02
+"""A ring that is overdue by so many seconds will not come: somebody has set the timer."""
 _SHORTEST: Final = 0.000_02
 # A ring that comes earlier than this before its time was sent by somebody else.
 _EARLY: Final = 0.001
@@ -79,9 +81,10 @@ class Alarm:
             why_not = self._take(now, polite=polite)
             if why_not is not None:
                 return why_not
-        # A ring that is overdue has been lost: somebody has set the timer.
-        if not now < self.rings <= when:
+        if self.rings > when:
             self._set(when, now)
+        elif self.rings < now - LOST:
+            self._set(now, now)  # at once: who else waits is known when it rings
         return None
 
     def _take(self, now: float, *, polite: bool) -> str | None:
