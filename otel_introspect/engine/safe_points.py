@@ -31,7 +31,7 @@ _LOCK: Final = 3  # likewise, and it may be interrupted while it is blocked
 
 _PROTECTED: Final = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__", "__del__"})
 # These can be left by an exception while they are blocked: what they wait for has not been taken yet.
-_MAY_BE_BLOCKED: Final = frozenset({"wait", "acquire", "_wait_for_tstate_lock"})
+_MAY_BE_BLOCKED: Final = frozenset({"wait", "acquire", "join", "_wait_for_tstate_lock"})
 
 _LOGGING: Final = os.path.dirname(logging.__file__) + os.sep
 _LOCKS: Final = frozenset({threading.__file__, queue.__file__})
