@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import shutil
 import tempfile
 import threading
 import time
@@ -16,6 +18,7 @@ from django.conf import settings
 FOREVER = 5.0
 SUM = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT sum(i) FROM n"
 FOLDER = Path(tempfile.mkdtemp(prefix="deadline-site-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 settings.configure(
     SECRET_KEY="only-for-these-tests",

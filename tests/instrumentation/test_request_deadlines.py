@@ -302,6 +302,7 @@ def test_a_connection_that_fails_to_close(site, monkeypatch):
     """
 
     def broken():
+        connection.connection.close()
         raise OSError("the network is gone")
 
     monkeypatch.setattr(connection, "_close", broken)
