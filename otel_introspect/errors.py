@@ -26,7 +26,7 @@ class DeadlineExceeded(TimeoutError, RuntimeError):  # noqa: N818 - the name tha
     """
 
 
-class RequestInterrupted(BaseException):  # noqa: N818 - it is no error of the application's
+class RequestInterrupted(BaseException):
     """A request has outlived its deadline.
 
     No ``Exception``, so that a view's ``except Exception`` does not swallow it; our middleware makes a response of it.

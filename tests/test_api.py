@@ -99,7 +99,15 @@ def test_all_is_what_there_is():
     ``__all__`` is what ``dir`` shows, in order, and each name of it is there.
     """
     assert otel_introspect.__all__ == dir(otel_introspect) == sorted(otel_introspect.__all__)
-    assert otel_introspect.__all__ == ["__version__", "exempt", "snapshot"]
+    assert otel_introspect.__all__ == [
+        "DeadlineExceeded",
+        "Quota",
+        "__version__",
+        "disable_timeouts",
+        "exempt",
+        "snapshot",
+        "timeout",
+    ]
     assert otel_introspect.exempt is exempt
     assert otel_introspect.snapshot is snapshot
     assert otel_introspect.__version__ == version("otel-introspect")

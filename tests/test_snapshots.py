@@ -7,14 +7,14 @@ import threading
 import pytest
 from opentelemetry import trace
 
-from otel_introspect import faults, snapshot, snapshots
+from otel_introspect import faults, introspection, snapshot, snapshots
 from otel_introspect.introspection import activate
 from otel_introspect.sinks.budget import PROCESS_BYTES, SPAN_BYTES, size_of
 
 
 @pytest.fixture(name="active")
 def _active(tracing, monkeypatch):
-    monkeypatch.setattr(snapshots, "_fallback", None)
+    monkeypatch.setattr(introspection, "_fallback", None)
     activate(tracing.introspection)
     return tracing
 
@@ -111,7 +111,7 @@ def test_no_recording_span(active):
     assert not faults.counts
 
 
-@pytest.mark.parametrize("part", ["capture", "thread_name", "active", "Snapshot", "time_ns"])
+@pytest.mark.parametrize("part", ["capture", "thread_name", "active_or_own", "Snapshot", "time_ns"])
 def test_it_never_raises(active, monkeypatch, caplog, part):
     """
     Whatever of ours is broken, the caller gets False, the fault is counted, and logged once.
@@ -195,7 +195,7 @@ def test_without_an_instrumentor(tracing, monkeypatch):
     """
     In a process where nothing has been set up it works all the same, and still starts no thread.
     """
-    monkeypatch.setattr(snapshots, "_fallback", None)
+    monkeypatch.setattr(introspection, "_fallback", None)
     monkeypatch.setenv("OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD", "123")
     activate(None)
     before = threading.active_count()

@@ -106,5 +106,5 @@ def _tell_what_has_no_effect(
             tell_once(logging.WARNING, "%s is understood, but this version does not act on it yet.", variable)
     if "log" in config.evidence.events:
         tell_once(logging.WARNING, "Evidence as log records is not there yet; it goes to span events.")
-    for observer in {"signal", "faulthandler"}.intersection(config.watchdog.observers):
-        tell_once(logging.DEBUG, "The observer %s is left out: this version does not have it yet.", observer)
+    if "faulthandler" in config.watchdog.observers:
+        tell_once(logging.DEBUG, "The observer faulthandler is left out: this version does not have it yet.")

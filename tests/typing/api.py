@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.sdk.trace import TracerProvider
 from typing_extensions import assert_type
 
-from otel_introspect import __version__, exempt, snapshot
+from otel_introspect import DeadlineExceeded, Quota, __version__, disable_timeouts, exempt, snapshot, timeout
 from otel_introspect.config import (
     EvidenceConfig,
     IntrospectConfig,
@@ -94,3 +94,28 @@ def swallowed() -> int:
     with fail_open("dividing"):
         return 1 // 0
     return 0
+
+
+with timeout(1.5, RuntimeError) as limit:
+    assert_type(limit, timeout)
+    assert_type(limit.remaining(), float | None)
+    assert_type(limit.expired, bool)
+with timeout(Quota(3), DeadlineExceeded("too long")), timeout(None, lambda: KeyError("x")):
+    disable_timeouts()
+timeout("soon")  # type: ignore[arg-type]
+timeout(1, "RuntimeError")  # type: ignore[arg-type]
+
+
+@timeout(2)
+def limited(number: int) -> str:
+    return str(number)
+
+
+assert_type(limited(1), str)
+limited("one")  # type: ignore[arg-type]
+
+
+@timeout(2)
+async def limited_coroutine(number: int) -> str:
+    async with timeout(1):
+        return str(number)
