@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from interruptions import Expired, spin
+from interruptions import Expired, Inner, spin
 
 from otel_introspect import timeout
 
@@ -199,16 +199,17 @@ def test_no_interruption_escapes_the_try_around_its_loop(shape, rescue):
     assert caught >= 150
 
 
+@pytest.mark.realtime
 def test_no_queue_s_lock_stays_locked():
     """
-    In 3,000 interruptions of a loop that uses a queue the queue never is left locked.
+    In 3,000 blocks that are interrupted while they use a queue the queue never is left locked.
     """
     leaked = hits = 0
     for number in range(3000):
         items = queue.Queue()
         try:
             with timeout(0.00005 + number % 50 * 0.000002, Expired):
-                for _ in range(200):
+                for _ in range(5000):
                     items.put(1)
                     items.get()
         except Expired:
@@ -217,6 +218,32 @@ def test_no_queue_s_lock_stays_locked():
 
     assert leaked == 0
     assert hits > 1000
+
+
+@pytest.mark.realtime
+def test_a_loop_that_spends_its_time_in_locks_is_interrupted_on_time():
+    """
+    Code that is hardly ever outside of what must not be interrupted is interrupted soon all the same.
+    """
+    late = []
+    items = queue.Queue()
+
+    def use_queue(end):
+        while time.monotonic() < end:
+            for _ in range(1000):
+                items.put(1)
+                items.get()
+
+    for _ in range(100):
+        started = time.monotonic()
+        try:
+            with timeout(0.01, Expired):
+                use_queue(started + 3)
+        except Expired:
+            pass
+        late.append(time.monotonic() - started - 0.01)
+
+    assert max(late) < 0.5
 
 
 def block(number, seconds, work):
@@ -255,11 +282,17 @@ def test_nothing_fires_late_from_nested_blocks():
     Nor does one of two nested blocks that end about when both are due.
     """
 
+    def inner_block(seconds, work):
+        try:
+            with timeout(seconds, Inner):
+                spin(work)
+        except Inner:
+            pass
+
     def nested(number, inner, outer):
         try:
             with timeout(outer, Expired(number)):
-                if block(-number, inner, 0.00005 + number % 70 * 0.000001) is False:
-                    return False
+                inner_block(inner, 0.00005 + number % 70 * 0.000001)
                 spin(0.00002)
         except Expired as error:
             return error.args == (number,)
@@ -270,7 +303,7 @@ def test_nothing_fires_late_from_nested_blocks():
         try:
             wrong += nested(number, 0.00009, 0.00008 + number % 40 * 0.000001) is False
             spin(0.00002)
-        except Expired:
+        except (Expired, Inner):
             late += 1
 
     assert (late, wrong) == (0, 0)
