@@ -180,7 +180,7 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         now = monotonic()
         task = _running_task()
         if task is not None:
-            return _task_deadline()(seconds, self.exception, now, task)
+            return _task_deadline()(seconds, self.exception, now, task, frame)
         if "gevent" in _modules and is_under_gevent():
             return GreenletDeadline(seconds, self.exception, now)
         if get_ident() == limits.main_thread:

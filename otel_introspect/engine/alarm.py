@@ -149,9 +149,6 @@ class Alarm:
         is_owners = now >= self._foreign_due or (is_stray and self._foreign_due == inf)
         if is_owners:
             self._foreign_due = inf if error is None else now  # not both at once: it has the next ring
-        if self._missed:
-            self._missed = False
-            due = now
         previous = self._previous
         # Before anything is raised: whoever waits beside that still has their time.
         if min(due, self._foreign_due) == inf:
@@ -159,6 +156,11 @@ class Alarm:
         else:
             self._set(due, now)
         self._ringing = False
+        # In this order: what rings between the two is answered, what rang before is asked again.
+        if self._missed:
+            self._missed = False
+            if self._is_ours:
+                self._set(now, now)
         if error is not None:
             raise_in(frame, error)
         elif is_owners and callable(previous):

@@ -29,7 +29,8 @@ _UNSAFE: Final = 1  # wherever it stands on the stack
 _UNSAFE_INNERMOST: Final = 2  # only while nothing of somebody else's runs inside it
 _LOCK: Final = 3  # likewise, and it may be interrupted while it is blocked
 
-_PROTECTED: Final = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__", "__del__"})
+PROTECTED: Final = frozenset({"__enter__", "__exit__", "__aenter__", "__aexit__", "__del__"})
+"""Methods that set up or clean up: never interrupted, by name."""
 # These can be left by an exception while they are blocked: what they wait for has not been taken yet.
 _MAY_BE_BLOCKED: Final = frozenset({"wait", "acquire", "join", "_wait_for_tstate_lock"})
 
@@ -58,7 +59,7 @@ def _verdict(code: CodeType) -> int:
 
 def _judge(code: CodeType) -> int:
     file = code.co_filename
-    if code.co_name in _PROTECTED or file.startswith(("<frozen importlib", _LOGGING)) or _SDK in file:
+    if code.co_name in PROTECTED or file.startswith(("<frozen importlib", _LOGGING)) or _SDK in file:
         return _UNSAFE
     if file in _LOCKS:
         return _LOCK
