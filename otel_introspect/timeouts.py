@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 from functools import cache
 from math import inf
-from threading import get_ident
 from time import monotonic
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -61,7 +61,7 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         TypeError: If *seconds* or *exception* can't be one.
     """
 
-    __slots__ = ("__weakref__", "_deadlines", "_expired", "_polite", "_quota", "exception", "seconds")
+    __slots__ = ("__weakref__", "_deadline", "_expired", "_others", "_polite", "_quota", "exception", "seconds")
 
     def __init__(
         self, seconds: float | Quota | None, exception: Raised = DeadlineExceeded, *, polite: bool = False
@@ -80,8 +80,9 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         self.exception: Final = exception
         self._polite = polite
         self._expired = False
-        # More than one if it is entered again while it is open: by a recursion, or by several threads at once.
-        self._deadlines: list[Deadline] = []
+        # The first block of the main thread; and what else is open at once, in a recursion or in other threads.
+        self._deadline: AlarmDeadline | None = None
+        self._others: list[Deadline] | None = None
 
     def again(self) -> timeout:
         """Another one with the same limit."""
@@ -102,24 +103,26 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
     # The usual case, a block in the main thread, is written out here: each call more would cost it a tenth.
 
     def __enter__(self) -> Self:
-        frame = _getframe(1)
         seconds = self.seconds
         if (
             seconds is None
+            or self._deadline is not None
             or not _switch.is_on
             or get_ident() != limits.main_thread
             or "gevent" in _modules
-            or ((events := _modules.get("asyncio.events")) and events._get_running_loop() is not None)  # noqa: SLF001 - the documented one raises where there is none
+            or (_loops.running is not None and _loops.running() is not None)
+            or (_loops.running is None and _loops.may_run())
         ):
-            self._enter(frame)
+            self._enter(_getframe(1))
             return self
         now = monotonic()
-        deadline = AlarmDeadline(seconds, self.exception, now, frame)
+        self._deadline = deadline = AlarmDeadline(seconds, self.exception, now, _getframe(1))
         open_blocks.append(deadline)
-        if now - LOST < ALARM.rings <= deadline.expires:
-            self._deadlines.append(deadline)
-        else:
-            self._deadlines.append(self._let_ring(deadline, now, frame))
+        if not now - LOST < ALARM.rings <= deadline.expires:
+            instead = self._let_ring(deadline, now, _getframe(1))
+            if instead is not deadline:
+                self._deadline = None
+                self._keep(instead)
         return self
 
     async def __aenter__(self) -> Self:
@@ -129,11 +132,17 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        deadlines = self._deadlines
-        if len(deadlines) == 1 and open_blocks and open_blocks[-1] is deadlines[0] and not ALARM.is_borrowed:
-            deadline = deadlines.pop()
+        deadline: Deadline | None = self._deadline
+        if (
+            deadline is not None
+            and not self._others
+            and not ALARM.is_borrowed
+            and open_blocks
+            and open_blocks[-1] is deadline
+        ):
+            self._deadline = None
             open_blocks.pop()
-            if not (deadline.attempts or deadline.refusal or self._quota or monotonic() > deadline.expires):
+            if deadline.is_unremarkable and monotonic() <= deadline.expires:
                 return
         else:
             deadline = self._leave()
@@ -153,28 +162,32 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
     def _enter(self, frame: FrameType) -> None:
         seconds = self.seconds
         if (seconds is None and self._quota is None) or not (_switch.is_on or _switch.turned_on()):
-            self._deadlines.append(_UNLIMITED)
+            self._keep(_UNLIMITED)
             return
         if seconds is None:
             seconds = self._start_quota()
         deadline = self._open(seconds, frame)
         if self._quota is not None:
             deadline.limit = self._quota.total
-        self._deadlines.append(deadline)
+        self._keep(deadline)
+
+    def _keep(self, deadline: Deadline) -> None:
+        with _making:  # several threads may be at it
+            if self._others is None:
+                self._others = []
+        self._others.append(deadline)
 
     def _leave(self) -> Deadline:
-        deadlines = self._deadlines
-        if len(deadlines) == 1:
-            return deadlines.pop(0)  # by place: another thread may just have entered
-        if not deadlines:
+        here = _here()
+        for deadline in reversed(self._others or ()):
+            if deadline.context is None or deadline.context == here:
+                self._others.remove(deadline)  # type: ignore[union-attr] # it is there, as it has been gone through
+                return deadline
+        first, self._deadline = self._deadline, None
+        if first is None:
             msg = "a timeout was left that had not been entered"
             raise RuntimeError(msg)
-        here = _here()
-        for deadline in reversed(deadlines):
-            if deadline.context is None or deadline.context == here:
-                deadlines.remove(deadline)
-                return deadline
-        return deadlines.pop()
+        return first
 
     def _open(self, seconds: float, frame: FrameType) -> Deadline:
         now = monotonic()
@@ -190,7 +203,11 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
         return open_in_thread(seconds, self.exception, now, frame)
 
     def _let_ring(self, deadline: AlarmDeadline, now: float, frame: FrameType) -> Deadline:
-        why_not = deadline.ring(now, polite=self._polite)
+        try:
+            why_not = deadline.ring(now, polite=self._polite)
+        except BaseException:
+            deadline.cancel()  # the stack is too deep, say: then the block is not entered
+            raise
         if why_not is None:
             return deadline
         tell_once(
@@ -233,19 +250,24 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
     @property
     def expired(self) -> bool:
         """Whether the work has been interrupted, or should have been."""
-        return self._expired or any(each.attempts or each.refusal for each in self._deadlines)
+        return self._expired or any(each.attempts or each.refusal for each in self._open_ones())
 
     def remaining(self) -> float | None:
         """How many seconds are left, at least 0.0, of the block that was entered last; None without a limit."""
-        deadline = next(reversed(self._deadlines), None)
-        if deadline is not None:
+        for deadline in self._open_ones():
             return None if deadline.expires == inf else max(deadline.expires - monotonic(), 0.0)
         return self.seconds if self._quota is None else self._quota.remaining()
 
     def cancel(self) -> None:
         """Lift the limit of the block that was entered last, which goes on without one."""
-        if self._deadlines:
-            self._deadlines[-1].cancel()
+        for deadline in self._open_ones():
+            deadline.cancel()
+            return
+
+    def _open_ones(self) -> list[Deadline]:
+        """What is open, the one that was entered last first."""
+        first = [] if self._deadline is None else [self._deadline]
+        return [*reversed(self._others or ()), *first]
 
     def __repr__(self) -> str:
         return f"<timeout of {self._quota or self.seconds}, {self.remaining()} s left>"
@@ -308,6 +330,24 @@ def _check(exception: object) -> None:
         return
     msg = f"a timeout's exception is an exception class, an instance, or a callable that makes one, not {exception!r}"
     raise TypeError(msg)
+
+
+class _Loops:
+    """How to ask asyncio whether a loop runs here; nothing to ask it as long as nobody has imported it."""
+
+    def __init__(self) -> None:
+        self.running: Callable[[], object] | None = None
+
+    def may_run(self) -> bool:
+        """Whether asyncio has been imported by now."""
+        events = _modules.get("asyncio.events")
+        if events is not None:
+            self.running = events._get_running_loop  # noqa: SLF001 - the documented one raises where there is none
+        return events is not None
+
+
+_loops: Final = _Loops()
+_making: Final = allocate_lock()
 
 
 class _Switch:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import opcode
 import os
 import sys
 import threading
@@ -29,6 +30,7 @@ from otel_introspect.engine.deadline import (
     limits,
 )
 from otel_introspect.engine.safe_points import is_debugged, is_in_event_loop, is_out_of_reach, unsafe_code
+from otel_introspect.engine.stacks import outwards
 from otel_introspect.faults import tell_once
 
 _EARLY: Final = 0.000_1
@@ -40,8 +42,12 @@ _LAST_POLL: Final = 0.001
 _SUSPENDED: Final = 0.02
 # Cleaning up takes as long as it takes; so many times GRACE is believed to be that.
 _MAX_HANDLING: Final = 20
-# A block that nobody has any more is referred to by the list, by a variable and by the call that counts.
-_OWN_REFERENCES: Final = 3
+# A block that nobody has any more is referred to by the list, its copy, two variables and the call that counts.
+_OWN_REFERENCES: Final = 5
+# What begins a ``with`` statement.
+_WITH: Final = frozenset(
+    opcode.opmap[name] for name in ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL") if name in opcode.opmap
+)
 
 _CONTEXTLIB: Final = contextlib.__file__
 _CAN_SUSPEND: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -118,19 +124,28 @@ class AlarmDeadline(Deadline):
             open_blocks.remove(self)
         self.expires = inf
 
-    def is_suspended(self, frame: FrameType) -> bool:
-        """Whether it belongs to a generator that does not run."""
-        if not self.can_suspend:
-            return False
-        each: FrameType | None = frame
-        while each is not None:
-            if each is self.owner:
-                return False
-            each = each.f_back
-        return True
+    def is_running(self, frame: FrameType) -> bool:
+        """Whether what has entered it is on the stack that ends in *frame*."""
+        return any(each is self.owner for each in outwards(frame))
+
+    def is_forgotten(self, frame: FrameType) -> bool:
+        """Whether it was left without ``__exit__``, as where the stack was too deep to call that.
+
+        Nobody has it any more then; or a ``with`` statement has, of a function that has ended and is kept by somebody,
+        as an exception's traceback keeps it.
+        """
+        if sys.getrefcount(self) <= _OWN_REFERENCES:
+            return True
+        return (
+            not self.can_suspend
+            and self.owner is not None
+            and not _WITH.isdisjoint(self.owner.f_code.co_code[::2])
+            and not self.is_running(frame)
+        )
 
     def look(self, now: float, frame: FrameType) -> tuple[float, BaseException | None]:
         """Its time is up: raise, or say when to look again."""
+        self.is_unremarkable = False
         if is_debugged():
             return self._give_up(DEBUGGED, frame, now)
         if self.attempts and is_handling(self.error, sys.exc_info()[1]) and self.handling < _MAX_HANDLING:
@@ -185,10 +200,10 @@ def _look(now: float, frame: FrameType | None) -> tuple[float, BaseException | N
     for each in tuple(open_blocks):
         if each.expires > now + _EARLY:
             due = min(due, each.expires)
-        elif sys.getrefcount(each) <= _OWN_REFERENCES + 1:  # the tuple's
+        elif each.is_forgotten(frame):
             open_blocks.remove(each)
         elif outermost is None and not each.is_given_up:
-            if each.is_suspended(frame):
+            if each.can_suspend and not each.is_running(frame):
                 due = min(due, now + _SUSPENDED)
             else:
                 outermost = each
@@ -205,6 +220,7 @@ def _after_fork_in_child() -> None:
     if open_blocks:
         for each in open_blocks:
             each.refusal = FORKED
+            each.is_unremarkable = False
             each.expires = inf
         open_blocks.clear()
         tell_once(

@@ -56,6 +56,8 @@ class Deadline:
     mechanism: ClassVar[str]
 
     # Most blocks end in time and never have anything else than these: no work to set them for each.
+    is_unremarkable = True
+    """Whether none of what follows has been set."""
     attempts = 0
     """How often it has been interrupted."""
     refusal: str | None = None

@@ -101,7 +101,7 @@ class TaskDeadline(Deadline):
 
 
 def _waits_for_tasks(code: CodeType) -> bool:
-    """Whether *code* is a task group's: that waits for its tasks in ``__aexit__``, and is made to be cancelled there."""
+    """Whether *code* is a task group's: it waits for its tasks in ``__aexit__`` and is made to be cancelled there."""
     return code.co_filename.startswith(_ASYNCIO) or f"{os.sep}anyio{os.sep}" in code.co_filename
 
 
