@@ -235,6 +235,7 @@ def late_with_template(request):
 
 def late_with_query(_request):
     with connection.cursor() as cursor:
+        cursor.execute(SUM % 1e6)  # long enough for SQLite to ask whether it may go on
         cursor.execute("SELECT count(*) FROM note")
         return HttpResponse(str(cursor.fetchone()[0]), status=504)
 
