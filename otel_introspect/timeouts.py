@@ -216,7 +216,9 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
             why_not,
         )
         deadline.cancel()
-        return open_in_thread(deadline.seconds, self.exception, now, frame)
+        instead = open_in_thread(deadline.seconds, self.exception, now, frame)
+        instead.context = MAIN_THREAD
+        return instead
 
     def _start_quota(self) -> float:
         quota = self._quota
