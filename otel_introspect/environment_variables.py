@@ -69,7 +69,8 @@ OTEL_PYTHON_INTROSPECT_TIMEOUT = "OTEL_PYTHON_INTROSPECT_TIMEOUT"
 """How long a request may take, in milliseconds, before it is interrupted; 0 is no limit. Default: 0."""
 
 OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW = "OTEL_PYTHON_INTROSPECT_TIMEOUT_VIEW"
-"""Dotted path of a callable(request) that answers an interrupted request. Default: unset, a plain 503."""
+"""What answers an interrupted request: the dotted path of a callable(request), or a template's name. Default: unset, a
+plain 503."""
 
 OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL = "OTEL_PYTHON_INTROSPECT_TIMEOUT_MAX_DEFERRAL"
 """How long, in milliseconds, an interruption may wait for a safe place. Default: 1000."""

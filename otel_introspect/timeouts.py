@@ -20,7 +20,7 @@ from otel_introspect.engine.deadline import DEBUGGED, FORKED, MAIN_THREAD, Deadl
 from otel_introspect.engine.greenlet_deadline import GreenletDeadline, is_under_gevent
 from otel_introspect.engine.quota import Quota, checked_seconds
 from otel_introspect.engine.thread_deadline import open_deadline as open_in_thread
-from otel_introspect.errors import DeadlineExceeded
+from otel_introspect.errors import DeadlineExceeded, RequestInterrupted
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.introspection import active
 
@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
     from otel_introspect.engine.task_deadline import TaskDeadline
 
-__all__ = ["DeadlineExceeded", "Quota", "disable_timeouts", "enable_timeouts", "release", "timeout"]
+__all__ = [
+    "DeadlineExceeded",
+    "Quota",
+    "disable_timeouts",
+    "enable_timeouts",
+    "release",
+    "timeout",
+    "timeouts_are_enabled",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,7 +83,7 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
             self._quota = seconds
         elif seconds is not None:
             self.seconds = checked_seconds(seconds)
-        if exception is not DeadlineExceeded:
+        if exception is not DeadlineExceeded and exception is not RequestInterrupted:
             _check(exception)
         self.exception: Final = exception
         self._polite = polite
@@ -386,6 +394,11 @@ def disable_timeouts(disabled: bool = True) -> None:  # noqa: FBT001, FBT002 - d
     Until it is called ``OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED`` says.
     """
     _switch.set(is_on=not disabled)
+
+
+def timeouts_are_enabled() -> bool:
+    """Whether a ``timeout`` that is entered now will interrupt."""
+    return _switch.is_on or _switch.turned_on()
 
 
 def enable_timeouts() -> None:

@@ -11,12 +11,14 @@ the next instruction's trace event.
 
 from __future__ import annotations
 
+import _weakrefset
 import logging
 import opcode
 import os
 import queue
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any, Final
@@ -36,6 +38,8 @@ _MAY_BE_BLOCKED: Final = frozenset({"wait", "acquire", "join", "_wait_for_tstate
 
 _LOGGING: Final = os.path.dirname(logging.__file__) + os.sep
 _LOCKS: Final = frozenset({threading.__file__, queue.__file__})
+# What is raised in a weak reference's callback is printed and discarded.
+_DISCARDING: Final = frozenset({weakref.__file__, _weakrefset.__file__})
 _DOORWAYS: Final = (os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep, os.path.join(OUR_DIRECTORY, "limited.py"))
 _SDK: Final = os.path.join("", "opentelemetry", "sdk", "")
 _OTEL: Final = os.path.join("", "opentelemetry", "")
@@ -65,7 +69,7 @@ def _judge(code: CodeType) -> int:
         return _LOCK
     if file.startswith(OUR_DIRECTORY):
         return _UNSAFE_INNERMOST if file.startswith(_DOORWAYS) else _UNSAFE
-    if _OTEL in file and _OTEL_WRAPPERS not in file:
+    if file in _DISCARDING or (_OTEL in file and _OTEL_WRAPPERS not in file):
         return _UNSAFE_INNERMOST
     return _SAFE
 

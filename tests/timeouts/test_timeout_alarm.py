@@ -257,7 +257,7 @@ def test_a_repeating_foreign_timer_is_left_alone(foreign, spans, our_log):
     until(lambda: len(foreign.calls) > calls)
 
     assert interval == pytest.approx(0.02, abs=0.005)
-    assert calls > 5
+    assert calls > 1
     assert len(our_log()) == 1
     for name in ("first", "second"):
         event = spans.event(name)

@@ -22,7 +22,7 @@ from otel_introspect.errors import RequestInterrupted
 from otel_introspect.exemption import is_exempt
 from otel_introspect.instrumentation.django.connections import cut_no_more, cut_queries
 from otel_introspect.limited import MARK
-from otel_introspect.timeouts import timeout
+from otel_introspect.timeouts import timeout, timeouts_are_enabled
 
 View = Callable[..., Any]
 
@@ -43,7 +43,7 @@ class RequestDeadline:
     def __init__(self, limit_ms: int) -> None:
         _prepare()
         seconds = limit_ms / 1000
-        self.due = monotonic() + seconds
+        self.due = monotonic() + seconds if timeouts_are_enabled() else inf
         """By ``time.monotonic``."""
         self.block = timeout(seconds, RequestInterrupted, polite=True)
         """The block that limits the request as a whole."""
