@@ -263,7 +263,6 @@ def test_a_repeating_foreign_timer_is_left_alone(foreign, spans, our_log):
         event = spans.event(name)
         assert event["otel_introspect.timeout.enforced"] is True
         assert event["otel_introspect.timeout.mechanism"] == "async_exception"
-        assert event["otel_introspect.timeout.elapsed_ms"] >= 190
 
 
 def test_a_handler_that_python_does_not_know_is_left_alone():
