@@ -59,6 +59,9 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
     cancellation becomes the exception where the block ends. In a greenlet gevent's hub throws it. In another thread it
     comes when CPython next looks: not during a call that blocks. What can't be interrupted goes on, and is recorded.
 
+    Prefer the limit of whatever client is called, where there is one: an exception from outside may leave somebody
+    else's code half done.
+
     Args:
         seconds: How long, more than 0; a ``Quota``, which several blocks share; or None, for no limit.
         exception: What to raise then: a class, an instance (each time another one like it), or what makes one.
@@ -364,25 +367,30 @@ class _Switch:
     """Whether timeouts interrupt at all."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """As in a process that has not asked yet."""
         self.is_on = False
-        self._is_known = False
+        self._wanted: bool | None = None  # in code, which comes before the settings
+        self._configured: bool | None = None
+
+    def want(self, *, is_on: bool) -> None:
+        """Let code decide."""
+        self._wanted = is_on
+        self.is_on = False  # until it is asked for, which reads the other settings too
 
     def turned_on(self) -> bool:
-        """The same where it is not known yet: as the settings say."""
-        if not self._is_known:
+        """The same as ``is_on``, where that is false because nobody has asked yet."""
+        if self._configured is None:
+            self._configured = True
             with fail_open("reading the timeouts' settings"):
                 introspection = active()
                 config = introspection.config.timeout if introspection is not None else TimeoutConfig.from_env()
                 limits.max_deferral = config.max_deferral / 1000
-                self.set(is_on=not config.disabled)
+                self._configured = not config.disabled
+        self.is_on = self._configured if self._wanted is None else self._wanted
         return self.is_on
-
-    def set(self, *, is_on: bool) -> None:
-        self._is_known = True
-        self.is_on = is_on
-
-    def forget(self) -> None:
-        self._is_known = self.is_on = False
 
 
 _switch: Final = _Switch()
@@ -393,7 +401,7 @@ def disable_timeouts(disabled: bool = True) -> None:  # noqa: FBT001, FBT002 - d
 
     Until it is called ``OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED`` says.
     """
-    _switch.set(is_on=not disabled)
+    _switch.want(is_on=not disabled)
 
 
 def timeouts_are_enabled() -> bool:

@@ -29,9 +29,10 @@ VERSIONS = {
     "opentelemetry-instrumentation-asgi": "0.66b1",
     "opentelemetry-distro": "0.66b1",
     "django": "5.2",
+    "gunicorn": "26.0",
 }
 PLUGINS = {
-    INSTRUMENTORS: ("django", "introspect", "introspect_django", "sqlite3"),
+    INSTRUMENTORS: ("django", "introspect", "introspect_django", "introspect_gunicorn", "sqlite3"),
     SAMPLERS: ("always_on", "always_off", "parentbased_always_off", "traceidratio", "parentbased_traceidratio"),
     exporters_of("traces"): ("console", "introspect_console", "otlp_proto_grpc", "otlp_proto_http", "zipkin"),
     exporters_of("metrics"): ("console", "otlp_proto_grpc", "otlp_proto_http"),

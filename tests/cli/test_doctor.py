@@ -149,7 +149,7 @@ def test_looking_around_sees_this_very_environment(clean):
     here = gather({"PATH": str(COMMAND.parent)})
 
     assert here.versions["otel-introspect"] == version("otel-introspect")
-    assert {"introspect", "introspect_django"} <= set(here.names("opentelemetry_instrumentor"))
+    assert {"introspect", "introspect_django", "introspect_gunicorn"} <= set(here.names("opentelemetry_instrumentor"))
     assert "introspect_console" in here.names("opentelemetry_traces_exporter")
     assert here.interpreter.gil
     assert here.directory == Path.cwd()

@@ -129,8 +129,9 @@ def test_the_first_configurator_is_the_one_that_runs(healthy):
     [
         ("introspect", ["introspect"]),
         ("sqlite3, introspect_django ", ["introspect_django"]),
-        ("*", ["introspect", "introspect_django"]),
-        ("sqlite3,*", ["introspect", "introspect_django"]),
+        ("introspect_gunicorn", ["introspect_gunicorn"]),
+        ("*", ["introspect", "introspect_django", "introspect_gunicorn"]),
+        ("sqlite3,*", ["introspect", "introspect_django", "introspect_gunicorn"]),
     ],
 )
 def test_ours_being_disabled_is_a_problem(healthy, value, names):
@@ -167,7 +168,7 @@ def test_entry_points_that_are_gone_are_a_problem(healthy):
     """
     here = healthy(plugins={launch.INSTRUMENTORS: (Plugin("sqlite3"),)})
 
-    assert len(problems(launch.instrumentors(here))) == 2
+    assert len(problems(launch.instrumentors(here))) == 3
 
 
 def test_no_django_is_only_noted(healthy):

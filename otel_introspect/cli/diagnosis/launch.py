@@ -23,9 +23,13 @@ _DISTRO: Final = "OTEL_PYTHON_DISTRO"
 _CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
 _DJANGO_INSTRUMENT: Final = "OTEL_PYTHON_DJANGO_INSTRUMENT"
 _OTEL_DISTRO: Final = "opentelemetry.distro:"
-_OURS: Final = "introspect"
-_OURS_DJANGO: Final = "introspect_django"
 _ALL: Final = "*"
+# What is lost without each of ours, and what it is for, without which it may be missing.
+_LOSSES: Final = (
+    ("introspect", "no request is watched", None),
+    ("introspect_django", "async views and streamed bodies are not seen", "django"),
+    ("introspect_gunicorn", "a worker that gunicorn gives up on takes its evidence along", "gunicorn"),
+)
 
 
 def python(here: Surroundings) -> Iterator[Finding]:
@@ -144,18 +148,16 @@ def instrumentors(here: Surroundings) -> Iterator[Finding]:
     unknown = [each for each in named if each not in (*installed, _ALL)]
     if unknown:
         yield note("instrumentors", f"{DISABLED_INSTRUMENTATIONS} names what is not installed: {', '.join(unknown)}")
-    has_django = "django" in here.versions
-    for name, needed in ((_OURS, True), (_OURS_DJANGO, has_django)):
+    for name, loss, without in _LOSSES:
         if name in active:
             continue
-        loss = "no request is watched" if name == _OURS else "async views and streamed bodies are not seen"
         if name not in installed:
             yield problem(
                 "instrumentors",
                 f"ours, {name}, is not found among the entry points: {loss}.",
                 f"pip install --force-reinstall {OUR_DISTRIBUTION}",
             )
-        elif needed:
+        elif without is None or without in here.versions:
             by = _ALL if _ALL in named else name
             yield problem(
                 "instrumentors",

@@ -189,7 +189,8 @@ def observers(here: Surroundings) -> Iterator[Finding]:
         "seen only once it ends",
     )
     if not_built:
-        message = f"not in this version yet: {', '.join(not_built)}"
+        but = " (but for the last stack of a worker that gunicorn gives up on)" if "signal" in not_built else ""
+        message = f"not in this version yet: {', '.join(not_built)}{but}"
         # In the default they are only a promise; who asked for them by name is told.
         yield (
             note("observers", f"{message} (asked for in {variable})")
