@@ -8,7 +8,7 @@ from typing import Final
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
-from otel_introspect.engine.deadline import Deadline
+from otel_introspect.engine.deadline import GRACE, Deadline
 from otel_introspect.engine.stacks import trimmed
 from otel_introspect.introspection import active_or_own
 from otel_introspect.sinks.reporter import Overrun
@@ -23,7 +23,8 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
     if not span.is_recording():
         return
     now = monotonic()
-    is_enforced = deadline.attempts > 0 and error is not None
+    # Work that has caught it and is done soon after was ended by it, too.
+    is_enforced = deadline.attempts > 0 and (error is not None or now - deadline.hit_at < GRACE)
     hit_at = deadline.hit_at if is_enforced and deadline.hit_at else now
     seconds = deadline.limit or deadline.seconds
     elapsed = round((hit_at - deadline.expires + seconds) * _MILLISECONDS)
@@ -41,8 +42,8 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
             mechanism=deadline.mechanism,
             attempts=deadline.attempts,
             reason=reason,
-            error_type=type(deadline.error or error).__qualname__ if deadline.attempts else None,
+            error_type=type(deadline.error or error).__qualname__ if is_enforced else None,
         ),
     )
-    if deadline.attempts:
+    if is_enforced:
         span.set_status(Status(StatusCode.ERROR, f"interrupted after {elapsed} ms, the limit was {limit} ms"))

@@ -238,6 +238,7 @@ class timeout:  # noqa: N801 - reads as a statement, as interruptingcow's did
             return left
         self._expired = True
         exhausted = _Exhausted(0.0, self.exception, monotonic())
+        exhausted.mechanism = _mechanism()
         exhausted.limit = quota.total if quota is not None else None
         error = exhausted.error = exhausted.make_error()
         self._record(exhausted, error)
@@ -301,7 +302,6 @@ class _Unlimited(Deadline):
 class _Exhausted(_Unlimited):
     """A block that is not entered, as its quota is used up."""
 
-    mechanism = "quota"
     attempts = 1
 
 
@@ -322,6 +322,15 @@ def _running_task() -> asyncio.Task[Any] | None:
         return None
     task: asyncio.Task[Any] | None = _modules["asyncio"].current_task()
     return task
+
+
+def _mechanism() -> str:
+    """What would interrupt a block that is entered now."""
+    if _running_task() is not None:
+        return "task_cancel"
+    if "gevent" in _modules and is_under_gevent():
+        return GreenletDeadline.mechanism
+    return AlarmDeadline.mechanism if get_ident() == limits.main_thread else "async_exception"
 
 
 def _here() -> object:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 from types import FrameType, TracebackType
-from typing import ClassVar, Final
+from typing import Final
 
 from otel_introspect.engine.stacks import Position, outwards, positions_of
 from otel_introspect.errors import DeadlineExceeded
@@ -53,7 +53,7 @@ class Deadline:
         now: When it was entered, by ``time.monotonic``.
     """
 
-    mechanism: ClassVar[str]
+    mechanism: str
 
     # Most blocks end in time and never have anything else than these: no work to set them for each.
     is_unremarkable = True
