@@ -29,7 +29,7 @@ from otel_introspect.engine.deadline import (
     is_handling,
     limits,
 )
-from otel_introspect.engine.safe_points import is_debugged, is_in_event_loop, is_out_of_reach, unsafe_code
+from otel_introspect.engine.safe_points import clear_ambush, is_debugged, is_in_event_loop, is_out_of_reach, unsafe_code
 from otel_introspect.engine.stacks import outwards
 from otel_introspect.faults import tell_once
 
@@ -110,6 +110,8 @@ class AlarmDeadline(Deadline):
     def close(self, error: BaseException | None) -> BaseException | None:
         """See ``Deadline``; what was raised is what the user wants already."""
         self.owner = None
+        if self.attempts:
+            clear_ambush()
         if open_blocks and open_blocks[-1] is self:
             open_blocks.pop()
         elif self in open_blocks:

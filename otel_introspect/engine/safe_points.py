@@ -82,7 +82,7 @@ def unsafe_code(frame: FrameType, owner: FrameType | None, *, is_blocked: bool) 
         owner: The frame that is limited; what lies outside it does not matter.
         is_blocked: Whether the innermost frame has been at the same instruction for a while, so waits for something.
     """
-    is_traced = sys.gettrace() is not None
+    is_traced = sys.gettrace() is not None or sys.getprofile() is not None
     innermost: bool = True
     inner: FrameType | None = frame
     while inner is not None and inner is not owner:
@@ -101,14 +101,19 @@ def unsafe_code(frame: FrameType, owner: FrameType | None, *, is_blocked: bool) 
 
 
 def _is_trace_function(frame: FrameType) -> bool:
-    """Whether *frame* is a trace function at work: CPython takes off one that raises."""
+    """Whether *frame* is a trace or profile function at work: CPython takes off one that raises."""
     outer = frame.f_back
-    tracers = (sys.gettrace(), outer.f_trace if outer is not None else None)
-    return any(
-        getattr(getattr(each, "__func__", each), "__code__", None) is frame.f_code
-        for each in tracers
-        if each is not None
-    )
+    tracers = (sys.gettrace(), sys.getprofile(), outer.f_trace if outer is not None else None)
+    return any(_code_of(each) is frame.f_code for each in tracers if each is not None)
+
+
+def _code_of(function: object) -> object:
+    """The code of a function, a method or an object that can be called; None if it is not Python's."""
+    for each in (function, getattr(function, "__func__", None), vars(type(function)).get("__call__")):
+        code = getattr(each, "__code__", None)
+        if code is not None:
+            return code
+    return None
 
 
 def is_in_event_loop(frame: FrameType | None) -> bool:
@@ -209,6 +214,16 @@ _MONITORING: Final[Any] = getattr(sys, "monitoring", None)
 _FREE_TOOLS: Final = (3, 4)
 
 
+def clear_ambush() -> None:
+    """Take away a trace function of ours that has not been called."""
+    if sys.gettrace() is _trace_nothing:
+        sys.settrace(None)
+
+
+def _trace_nothing(_frame: FrameType, _event: str, _argument: object) -> None:
+    return None
+
+
 class Ambush:
     """Raises at the next instruction of one frame.
 
@@ -247,14 +262,15 @@ class Ambush:
 
     def _trace(self) -> None:
         def at_event(_frame: FrameType, event: str, _argument: object) -> object:
-            if event == "opcode" and self._is_over_the_edge():
+            if event == "opcode" and sys.gettrace() is _trace_nothing and self._is_over_the_edge():
+                self._frame.f_trace_opcodes = False
                 raise self._error
             return at_event
 
         self._frame.f_trace = at_event
         self._frame.f_trace_opcodes = True
         # Without one for the thread that of the frame is not called.
-        sys.settrace(lambda *_: None)
+        sys.settrace(_trace_nothing)
 
     def monitor(self) -> bool:
         """Lay it in whichever thread; says whether that is possible."""
