@@ -204,7 +204,7 @@ def test_a_block_that_could_not_be_entered_is_forgotten():
     """
 
     def nest():
-        with timeout(3 * LIMIT, Expired):
+        with timeout(40 * LIMIT, Expired):
             nest()
 
     for extra in range(30):
@@ -222,7 +222,7 @@ def test_a_block_that_could_not_be_entered_is_forgotten():
             deeper(extra)
         except RecursionError as error:
             kept.append(error)
-    time.sleep(6 * LIMIT)
+    time.sleep(44 * LIMIT)
     with pytest.raises(Inner), timeout(LIMIT, Inner):
         time.sleep(FOREVER)
 
