@@ -39,6 +39,9 @@ LONGEST: Final = 1.0
 LOST: Final = 0.02
 """A ring that is overdue by so many seconds will not come: somebody has set the timer."""
 _SHORTEST: Final = 0.000_02
+# A ring that comes between CPython's look for POSIX signals and a system call is answered only after that: so it comes
+# again, until it is answered.
+_AGAIN: Final = 0.05
 # A ring that comes earlier than this before its time was sent by somebody else.
 _EARLY: Final = 0.001
 
@@ -114,7 +117,7 @@ class Alarm:
     def _set(self, when: float, now: float) -> None:
         delay = min(max(min(when, self._foreign_due) - now, _SHORTEST), LONGEST)
         # In this order: a ring in between sets a time of its own, which is then noted last.
-        signal.setitimer(signal.ITIMER_REAL, delay)
+        signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN)
         self.rings = now + delay
 
     def release(self) -> None:

@@ -227,8 +227,8 @@ def _trace_nothing(_frame: FrameType, _event: str, _argument: object) -> None:
 class Ambush:
     """Raises at the next instruction of one frame.
 
-    In this thread by a trace function, which CPython takes off when it raises; and with it the one that was there
-    before. So where there is one, and in other threads, by ``sys.monitoring``, which 3.12 and later have.
+    By ``sys.monitoring``, which 3.12 and later have. Before that, in this thread, by a trace function: CPython takes off
+    one that raises, so that there must be no other.
 
     Args:
         frame: Where to raise.
@@ -249,10 +249,11 @@ class Ambush:
         Raises:
             BaseException: The error, where there is no way to lay it.
         """
-        if sys.gettrace() is None:
-            self._trace()
-        elif not self.monitor():
+        if self.monitor():
+            return
+        if sys.gettrace() is not None:
             raise self._error
+        self._trace()
 
     def _is_over_the_edge(self) -> bool:
         if is_at_back_edge(self._frame) and self._jumps < _MAX_JUMPS:
@@ -262,7 +263,7 @@ class Ambush:
 
     def _trace(self) -> None:
         def at_event(_frame: FrameType, event: str, _argument: object) -> object:
-            if event == "opcode" and sys.gettrace() is _trace_nothing and self._is_over_the_edge():
+            if event == "opcode" and self._is_over_the_edge():
                 self._frame.f_trace_opcodes = False
                 raise self._error
             return at_event
@@ -286,7 +287,7 @@ class Ambush:
         return True
 
     def _at_instruction(self, _code: CodeType, _offset: int) -> None:
-        is_it = threading.get_ident() == self._thread_id and sys._getframe(1) is self._frame  # noqa: SLF001 - the documented way
+        is_it = threading.get_ident() == self._thread_id and sys._getframe(1) is self._frame  # noqa: SLF001 - documented
         if is_it and self._tool is not None and self._is_over_the_edge():
             self.withdraw()
             raise self._error
