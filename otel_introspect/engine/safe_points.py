@@ -5,8 +5,8 @@ An exception that arrives between any two instructions finds a lock's own code b
 up to the block that is limited, the interruption has to wait.
 
 And at a loop's jump backwards CPython 3.11 to 3.13 look the exception up in the wrong row of the exception table: it
-escapes the ``try`` or ``with`` around the loop (python/cpython#130279, python/cpython#108214). There it is raised from
-the next instruction's trace event.
+escapes the ``try`` or ``with`` around the loop (python/cpython#130279, python/cpython#108214). There it is raised at
+the next instruction.
 """
 
 from __future__ import annotations
@@ -227,8 +227,8 @@ def _trace_nothing(_frame: FrameType, _event: str, _argument: object) -> None:
 class Ambush:
     """Raises at the next instruction of one frame.
 
-    By ``sys.monitoring``, which 3.12 and later have. Before that, in this thread, by a trace function: CPython takes off
-    one that raises, so that there must be no other.
+    By ``sys.monitoring``, which 3.12 and later have. Before that, in this thread, by a trace function: as CPython takes
+    off one that raises, there must be no other.
 
     Args:
         frame: Where to raise.
