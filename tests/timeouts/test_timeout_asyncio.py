@@ -141,7 +141,8 @@ def test_a_cancellation_from_outside_stays_one(within):
     cancelled, arguments = asyncio.run(main())
 
     assert cancelled
-    assert arguments == ("from outside",)
+    # Before 3.11 a task does not hand on the message to who awaits it.
+    assert arguments == (("from outside",) if sys.version_info >= (3, 11) else ())
 
 
 @counts_cancellations
