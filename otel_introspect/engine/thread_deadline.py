@@ -7,13 +7,15 @@ whether the place is safe. What is pending when its block ends is withdrawn, so 
 
 from __future__ import annotations
 
+import sys
 import threading
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
-from otel_introspect.engine.deadline import ATTEMPTS, FORKED, GRACE, Deadline, Raised, fresh, limits
+from otel_introspect.engine.deadline import ATTEMPTS, FORKED, GRACE, Deadline, Raised, limits
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.native import allocate_lock
 from otel_introspect.engine.safe_points import Ambush, unsafe_code, would_escape
@@ -22,12 +24,10 @@ from otel_introspect.errors import DeadlineExceeded
 
 _NANOSECONDS: Final = 1_000_000_000
 _POLL: Final = 0.001
+# See alarm_deadline: the list's, its copy's, a variable's and the call's.
+_OWN_REFERENCES: Final = 4
 THREAD_NAME: Final = "otel-introspect-deadlines"
 """Of the thread."""
-
-
-class _Interruption(BaseException):
-    """What is raised where the user's own can't be: CPython wants a class that it can make an exception of."""
 
 
 class ThreadDeadline(Deadline):
@@ -44,8 +44,7 @@ class ThreadDeadline(Deadline):
         self.owner: FrameType | None = frame
         self._is_closed = False
         self._ambush: Ambush | None = None
-        is_plain = isinstance(exception, type) and issubclass(exception, BaseException)
-        self._kind: type[BaseException] = exception if is_plain else _Interruption  # type: ignore[assignment]
+        self._kind: type[BaseException] | None = None
 
     def close(self, error: BaseException | None) -> BaseException | None:
         """See ``Deadline``."""
@@ -53,17 +52,19 @@ class ThreadDeadline(Deadline):
         while not self._is_closed:
             try:
                 self._withdraw()
-            except self._kind as late:
+            except BaseException as late:
+                if self._kind is None or not isinstance(late, self._kind):
+                    raise
                 error = error or late  # it was on its way when the block ended
-        if not self.attempts or not isinstance(error, self._kind):
+        if not self.attempts or self._kind is None or not isinstance(error, self._kind):
             return error
         self.take_down_from(error)
-        if self._kind is _Interruption:
-            self.error = self.make_error()
-            return self.error
         self.error = error
-        if self._kind is DeadlineExceeded and not error.args:
-            error.args = fresh(DeadlineExceeded, self.seconds).args
+        if self._kind is not self.exception:
+            with suppress(TypeError):  # a class that is written in C lets none of its objects go
+                error.__class__ = self._kind.__mro__[1]
+        elif self._kind is DeadlineExceeded and not error.args:
+            error.args = self.make_error().args
         return error
 
     def _withdraw(self) -> None:
@@ -93,9 +94,7 @@ class ThreadDeadline(Deadline):
         self.last_look = here
         ambush: Ambush | None = None
         if unsafe is None and would_escape(frame):
-            is_private = self._kind is _Interruption
-            error = _Interruption() if is_private else self.make_error()
-            ambush = Ambush(frame, error, self.thread_id)
+            ambush = Ambush(frame, self.make_error(), self.thread_id)
             unsafe = None if ambush.monitor() else frame.f_code
         if unsafe is not None:
             if now - max(self.expires, self.again) <= limits.max_deferral:
@@ -104,12 +103,32 @@ class ThreadDeadline(Deadline):
             return inf
         self.take_down(frame, now)
         self._ambush = ambush
+        self._kind = _class_to_raise(self.exception, self.make_error())
         if ambush is None and not set_async_exception(self.thread_id, self._kind):
             self.refusal = "this interpreter can't raise in another thread"
             return inf
         self.attempts += 1
         self.again = now + GRACE if self.attempts < ATTEMPTS else inf
         return self.again
+
+
+def _class_to_raise(exception: Raised, error: BaseException) -> type[BaseException]:
+    """What CPython is to make an exception of, without arguments: one like *error*, which the user wants.
+
+    Of the user's own type, as it may come out of a block's ``__exit__`` before a line of that has run.
+    """
+    kind = type(error)
+    if kind is exception:
+        return kind
+
+    def make(cls: type[BaseException], *_arguments: object) -> BaseException:  # 3.10 gives it one, None
+        made = kind.__new__(cls, *error.args)
+        made.args = error.args
+        made.__dict__.update(error.__dict__)
+        return made
+
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), {**names, "__new__": make, "__init__": lambda _self, *_: None})
 
 
 def set_async_exception(thread_id: int, kind: type[BaseException] | None) -> bool:
@@ -165,7 +184,7 @@ def _look() -> int | None:
             elif each.thread_id not in interrupted and each.refusal is None:
                 frames = frames or current_frames()
                 frame = frames.get(each.thread_id)
-                if frame is None:
+                if frame is None or sys.getrefcount(each) <= _OWN_REFERENCES:
                     _open.remove(each)
                 else:
                     interrupted.add(each.thread_id)  # the outermost one; those inside end with it
