@@ -40,8 +40,9 @@ LOST: Final = 0.02
 """A ring that is overdue by so many seconds will not come: somebody has set the timer."""
 _SHORTEST: Final = 0.000_02
 # A ring that comes between CPython's look for POSIX signals and a system call is answered only after that: so it comes
-# again, until it is answered.
-_AGAIN: Final = 0.05
+# again, until it is answered. Not soon: who waits in C in turns of 0.1 s, as psycopg does, and looks for signals after
+# each whole one, must come to that.
+_AGAIN: Final = 0.5
 # A ring that comes earlier than this before its time was sent by somebody else.
 _EARLY: Final = 0.001
 
