@@ -19,7 +19,7 @@ from otel_introspect import timeouts
 
 @pytest.fixture(autouse=True)
 def _given_back(request):
-    """Handler and timer are given back at once instead of a second later; nothing was interrupted only at its own end."""
+    """Handler and timer are given back at once instead of a second later; nothing lasted to its own end."""
     started = time.monotonic()
 
     yield
