@@ -49,13 +49,16 @@ class ThreadDeadline(Deadline):
     def close(self, error: BaseException | None) -> BaseException | None:
         """See ``Deadline``."""
         self.owner = None
+        late: BaseException | None = None
         while not self._is_closed:
             try:
                 self._withdraw()
-            except BaseException as late:
-                if self._kind is None or not isinstance(late, self._kind):
+                _look_for_exceptions()
+            except BaseException as raised:
+                if self._kind is None or not isinstance(raised, self._kind):
                     raise
-                error = error or late  # it was on its way when the block ended
+                late = raised  # it was on its way when the block ended
+        error = error or late
         if not self.attempts or self._kind is None or not isinstance(error, self._kind):
             return error
         self.take_down_from(error)
@@ -74,8 +77,6 @@ class ThreadDeadline(Deadline):
             if self._ambush is not None:
                 self._ambush.withdraw()
                 self._ambush = None
-            elif self.attempts:
-                set_async_exception(self.thread_id, None)
             self._is_closed = True
 
     def cancel(self) -> None:
@@ -131,14 +132,21 @@ def _class_to_raise(exception: Raised, error: BaseException) -> type[BaseExcepti
     return type(kind.__name__, (kind,), {**names, "__new__": make, "__init__": lambda _self, *_: None})
 
 
-def set_async_exception(thread_id: int, kind: type[BaseException] | None) -> bool:
-    """Have *kind* raised in a thread, or with None withdraw what is pending there; says whether it was possible."""
+def _look_for_exceptions() -> None:
+    """Let CPython raise what is pending for this thread, which it does where a function begins.
+
+    To withdraw it instead would leave 3.10 to 3.12 looking for it at every instruction, and 3.11 for ever where a
+    function begins that is traced.
+    """
+
+
+def set_async_exception(thread_id: int, kind: type[BaseException]) -> bool:
+    """Have *kind* raised in a thread; says whether it was possible."""
     try:
         import ctypes
     except ImportError:
         return False
-    raised = ctypes.py_object(kind) if kind is not None else None
-    found: int = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), raised)
+    found: int = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
     return found == 1
 
 
