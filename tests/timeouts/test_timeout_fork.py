@@ -124,6 +124,30 @@ def test_blocks_of_the_child_s_own(around):
     assert found == {"child": [["Expired", "Outer", "Outer", "Outer", "done"]]}
 
 
+def test_an_inherited_block_does_not_fire_instead_of_the_child_s_own():
+    """
+    When the child's own limits are due it is they that fire, though the one that it was forked in was due before them.
+    """
+    found, _ = forked(
+        """
+        def work():
+            with timeout(0.1, Expired): time.sleep(20)
+        def child():
+            time.sleep(0.5)
+            return [outcome(work), outcome(work)]
+        def parent():
+            global forked
+            with timeout(0.3, Outer):
+                forked = in_child(child)
+                time.sleep(20)
+        say("parent", outcome(parent))
+        joined(forked)
+        """
+    )
+
+    assert found == {"child": [["Expired", "Expired"]], "parent": ["Outer"]}
+
+
 def test_a_child_of_a_child():
     """
     A grandchild may have limits of its own, too.
