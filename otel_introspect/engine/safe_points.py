@@ -12,6 +12,7 @@ the next instruction.
 from __future__ import annotations
 
 import _weakrefset
+import gc
 import logging
 import opcode
 import os
@@ -82,7 +83,7 @@ def unsafe_code(frame: FrameType, owner: FrameType | None, *, is_blocked: bool) 
         owner: The frame that is limited; what lies outside it does not matter.
         is_blocked: Whether the innermost frame has been at the same instruction for a while, so waits for something.
     """
-    is_traced = sys.gettrace() is not None or sys.getprofile() is not None
+    has_hooks = bool(gc.callbacks) or sys.gettrace() is not None or sys.getprofile() is not None
     innermost: bool = True
     inner: FrameType | None = frame
     while inner is not None and inner is not owner:
@@ -94,17 +95,20 @@ def unsafe_code(frame: FrameType, owner: FrameType | None, *, is_blocked: bool) 
             innermost = False
         elif innermost and not (verdict == _LOCK and is_blocked and frame.f_code.co_name in _MAY_BE_BLOCKED):
             return code
-        if is_traced and _is_trace_function(inner):
+        if has_hooks and _is_hook(inner):
             return code
         inner = inner.f_back
     return None
 
 
-def _is_trace_function(frame: FrameType) -> bool:
-    """Whether *frame* is a trace or profile function at work: CPython takes off one that raises."""
+def _is_hook(frame: FrameType) -> bool:
+    """Whether *frame* is a trace or profile function at work, or a callback of the collector's.
+
+    CPython takes off the former if they raise, and discards what the latter raise.
+    """
     outer = frame.f_back
-    tracers = (sys.gettrace(), sys.getprofile(), outer.f_trace if outer is not None else None)
-    return any(_code_of(each) is frame.f_code for each in tracers if each is not None)
+    hooks = (sys.gettrace(), sys.getprofile(), outer.f_trace if outer is not None else None, *gc.callbacks)
+    return any(_code_of(each) is frame.f_code for each in hooks if each is not None)
 
 
 def _code_of(function: object) -> object:
