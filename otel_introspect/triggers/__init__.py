@@ -1,0 +1,1 @@
+"""What makes a request be profiled, and who may ask for it."""
