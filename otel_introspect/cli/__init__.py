@@ -76,6 +76,11 @@ class LazyGroup(click.Group):
             "doctor",
             "Say what it will do in this environment, and what is wrong.",
         ),
+        "render": (
+            "otel_introspect.cli.render",
+            "render",
+            "Show a profile, or make HTML, SVG, PDF and others of it.",
+        ),
         "sign": ("otel_introspect.cli.sign", "sign", "Make a URL that has one request of a running service profiled."),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
