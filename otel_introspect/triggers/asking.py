@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -95,8 +96,8 @@ def _forwarded_for(element: str) -> str:
         if len(element) > 1 and element[0] == element[-1] == '"':
             element = element[1:-1]
     if element.startswith("["):
-        address, _, port = element[1:].partition("]")
-        return address if not port or _is_port(port) else ""
+        address, closed, port = element[1:].partition("]")
+        return address if closed and (not port or _is_port(port)) else ""
     address, colon, port = element.partition(":")
     # More than one colon: an IPv6 address, which has no port unless it stands in brackets.
     return address if _is_port(colon + port) else element
@@ -107,9 +108,8 @@ def _is_port(text: str) -> bool:
 
 
 def _names_loopback(address: str) -> bool:
-    # Only a developer's request gets here.
-    from ipaddress import ip_address
-
+    if "%" in address:  # an IPv6 scope, which may be any text, and which no loopback address needs
+        return False
     try:
         parsed = ip_address(address)
     except ValueError:

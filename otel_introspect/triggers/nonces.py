@@ -42,7 +42,9 @@ class Nonces:
         clock: The time of day in seconds.
     """
 
-    def __init__(self, directory: str | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str] | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._directory = directory
         self._clock = clock
         self._used: dict[str, list[int]] = {}
@@ -105,7 +107,7 @@ class Nonces:
         finally:
             os.close(directory)
 
-    def _path(self) -> str:
+    def _path(self) -> str | os.PathLike[str]:
         if self._directory is None:
             # Loaded only here, as only a signed request needs it.
             from tempfile import gettempdir
@@ -127,7 +129,7 @@ class Nonces:
         )
 
 
-def _open_private(path: str) -> int:
+def _open_private(path: str | os.PathLike[str]) -> int:
     """A descriptor of the directory *path*, made if need be.
 
     Raises:
