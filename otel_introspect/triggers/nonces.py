@@ -139,11 +139,7 @@ def _open_private(path: str | os.PathLike[str]) -> int:
         os.mkdir(path, 0o700)  # noqa: PTH102 - all here goes by descriptors, which pathlib has not
     # A link in its place is not followed. What is looked at then is what was opened, whatever happens to the path.
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        objection = _objection(os.fstat(directory))
-    except BaseException:
-        os.close(directory)
-        raise
+    objection = _objection(os.fstat(directory))
     if objection:
         os.close(directory)
         raise PermissionError(objection)

@@ -32,6 +32,7 @@ from otel_introspect.triggers.asking import Asked, asked, is_loopback, profiled_
         ("%5F_introspect_%5f=t", "t", ""),
         ("%5f%5f%69%6e%74%72%6F%73%70%65%63%74%5f%5f=%74", "t", ""),
         ("__%67eordi__", "", ""),
+        ("__introspec%74__=t", "t", ""),
         ("__introspec%74__=t&c=%5B", "t", "c=%5B"),
         ("__introspect__=%FF%20+", "\xff +", ""),
         ("&&a=%zz&__introspect__&é=ü&&", "", "&&a=%zz&é=ü&&"),

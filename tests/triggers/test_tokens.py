@@ -493,6 +493,26 @@ def test_it_is_remembered_for_as_long_as_it_is_valid(verifier, wall):
         assert reason_of(TOKEN, by=verifier) == ("replayed" if after <= 330 else "expired")
 
 
+def test_what_is_remembered_is_a_digest_and_the_last_moment():
+    """
+    What is kept of a token is 32 bytes that are not its nonce, and the last second in which it would be taken.
+    """
+    noted = []
+
+    class Noting(Nonces):
+        def use(self, digest: bytes, until: int) -> bool:
+            noted.append((digest, until))
+            return True
+
+    for key in (KEY, OTHER_KEY):
+        token = sign(key, "GET", b"/", "", now=NOW, nonce=NONCE)
+        Verifier(key, Noting(), clock=lambda: NOW).verify(token, "GET", b"/", "")
+
+    assert [until for _, until in noted] == [NOW + 300 + SKEW] * 2
+    assert len({digest for digest, _ in noted}) == 2
+    assert all(len(digest) == 32 and NONCE not in digest for digest, _ in noted)
+
+
 def test_keys_do_not_use_up_each_other_s_nonces(wall, directory):
     """
     The same nonce under another key is another one.
