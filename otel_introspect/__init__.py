@@ -8,18 +8,20 @@ if TYPE_CHECKING:
     from otel_introspect.engine.quota import Quota
     from otel_introspect.errors import DeadlineExceeded
     from otel_introspect.exemption import exempt
+    from otel_introspect.profiles import profile
     from otel_introspect.snapshots import snapshot
     from otel_introspect.timeouts import disable_timeouts, timeout
 
     __version__: str
 
-__all__ = ["DeadlineExceeded", "Quota", "__version__", "disable_timeouts", "exempt", "snapshot", "timeout"]
+__all__ = ["DeadlineExceeded", "Quota", "__version__", "disable_timeouts", "exempt", "profile", "snapshot", "timeout"]
 
 _PLACES = {
     "DeadlineExceeded": "errors",
     "Quota": "engine.quota",
     "disable_timeouts": "timeouts",
     "exempt": "exemption",
+    "profile": "profiles",
     "snapshot": "snapshots",
     "timeout": "timeouts",
 }

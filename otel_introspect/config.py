@@ -28,6 +28,8 @@ from otel_introspect.setting import (
 PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _MIN_ATTRIBUTE_BYTES: Final = 64
+TAIL_AGE_MS: Final = 50
+"""How old a request is when the trigger ``tail`` begins to sample it: most are over before that, and cost nothing."""
 
 
 class EvidenceConfig(Settings):
@@ -116,6 +118,8 @@ class ProfilerConfig(Settings):
         allow: Dotted path of a callable(request) -> bool.
         ratio: Share of entry spans profiled under the trigger ``ratio``.
         store: Directory or fsspec URL for full profiles.
+        store_max_count: How many profiles are kept there; the oldest go.
+        store_max_bytes: How many bytes they may have together.
         max_duration: Where a profile stops, in milliseconds.
 
     Raises:
@@ -135,6 +139,10 @@ class ProfilerConfig(Settings):
     allow: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW, dotted_path, default="")
     ratio: float = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_RATIO, ratio, default=0.0)
     store: str = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE, text, default="")
+    store_max_count: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE_MAX_COUNT, integer(1), default=1000)
+    store_max_bytes: int = setting(
+        env.OTEL_PYTHON_INTROSPECT_PROFILER_STORE_MAX_BYTES, integer(1), default=256 * 1024 * 1024
+    )
     max_duration: int = setting(env.OTEL_PYTHON_INTROSPECT_PROFILER_MAX_DURATION, integer(1), default=30_000)
 
     @classmethod
@@ -195,7 +203,6 @@ NOT_IN_EFFECT: Final = frozenset(
     {
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT,
-        *variables_of(ProfilerConfig).values(),
         *variables_of(RecorderConfig).values(),
     }
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
-from otel_introspect.config import IntrospectConfig
+from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
+from otel_introspect.engine import handover
+from otel_introspect.engine.alarm import ALARM, is_main_thread
 from otel_introspect.engine.clock import Clock
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable
@@ -17,7 +19,9 @@ from otel_introspect.faults import fail_open
 
 if TYPE_CHECKING:
     from otel_introspect.engine.watchdog import Watchdog
+    from otel_introspect.profiling.profiler import Profiler
     from otel_introspect.sinks.reporter import SpanReporter
+    from otel_introspect.triggers.requests import RequestTrigger
 
 _SECONDS: Final = 0.001
 
@@ -40,13 +44,21 @@ class Introspection:
         self.config: Final = config
         self.tracer_provider = tracer_provider
         self.table: Final = LiveTable()
-        self.introspector: Final = Introspector(self._look, max(config.watchdog.threshold, 1) * _SECONDS, self._forked)
-        self.watching = config.watchdog.threshold > 0 and "thread" in config.watchdog.observers
+        self.introspector: Final = Introspector(self._look, _idle_seconds(config), self._forked)
+        self.finds_slow: Final = config.watchdog.threshold > 0 and "thread" in config.watchdog.observers
+        """Whether it is looked for slow spans."""
+        self.profiles: Final = bool(config.profiler.triggers)
+        """Whether profiles are taken at all, other than in code."""
+        self.begins_profiles: Final = begins_profiles(config.profiler)
+        """Whether a profile may begin with an entry span, or soon after it."""
+        self.watching = self.finds_slow or self.begins_profiles or "tail" in config.profiler.triggers
         """Whether entry spans are put into the table at all."""
         self._clock = clock
         self._assembling = threading.RLock()
         self._reporter: SpanReporter | None = None
         self._watchdog: Watchdog | None = None
+        self._profiler: Profiler | None = None
+        self._request_trigger: RequestTrigger | None = None
 
     @property
     def reporter(self) -> SpanReporter:
@@ -73,9 +85,46 @@ class Introspection:
                         threshold_ms=max(self.config.watchdog.threshold, 1),
                         max_snapshots=self.config.watchdog.max_snapshots,
                         all_threads=self.config.watchdog.all_threads,
+                        turned_slow=self.profiler.turned_slow if self.profiles else None,
                         clock=self._clock,
                     )
         return self._watchdog
+
+    @property
+    def request_trigger(self) -> RequestTrigger:
+        """What decides whether a request that asks to be profiled is."""
+        if self._request_trigger is None:
+            with self._assembling:
+                if self._request_trigger is None:
+                    from otel_introspect.triggers.requests import RequestTrigger
+
+                    self._request_trigger = RequestTrigger(self.config.profiler)
+        return self._request_trigger
+
+    @property
+    def profiler(self) -> Profiler:
+        """What takes profiles."""
+        if self._profiler is None:
+            with self._assembling:
+                if self._profiler is None:
+                    from otel_introspect.profiling.profiler import Profiler
+
+                    self._profiler = Profiler(
+                        self.config, self.table, self.reporter, self.introspector, clock=self._clock
+                    )
+        return self._profiler
+
+    def leave_out(self, key: Hashable) -> None:
+        """Collect nothing about the entry span that has this key in the table."""
+        self.table.discard(key)
+        if self._profiler is not None:
+            self._profiler.leave_out(key)
+
+    def wake(self) -> None:
+        """Called as the first span starts after a while without any. Runs on the request's path, but seldom."""
+        if self.profiles and not ALARM.is_standing_by and is_main_thread():
+            ALARM.stand_by()
+        self.introspector.wake()
 
     def prepare(self) -> None:
         """Load now what a slow span will need: for servers, before their first request.
@@ -87,19 +136,32 @@ class Introspection:
             is_surroundings("")
             is_library("")
             _ = self.watchdog
+            if self.profiles:
+                from otel_introspect.profiling import sessions
+
+                sessions.prepare()
+                _ = self.profiler
+                if is_main_thread():
+                    ALARM.stand_by()
 
     def tracer(self) -> Tracer:
         """For spans of our own."""
         return get_tracer("otel_introspect", tracer_provider=self.tracer_provider)
 
     def _look(self) -> int | None:
-        return self.watchdog.look()
+        waits = [self.watchdog.look()] if self.finds_slow else []
+        if self.profiles or self._profiler is not None:
+            waits.append(self.profiler.look())
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def stop(self) -> None:
         """Watch nothing more and give back the thread."""
         self.watching = False
         self.introspector.stop()
         self.table.clear()
+        if self._profiler is not None:
+            self._profiler.close()
+        ALARM.dismiss()
 
     def _forked(self) -> None:
         # A lock may be held by a thread that is not there any more.
@@ -107,8 +169,23 @@ class Introspection:
         if self._reporter is not None:
             self._reporter.after_fork()
         self.table.keep_only(threading.get_ident())
+        handover.after_fork()
+        if self._profiler is not None:
+            self._profiler.after_fork()
         if self.table:
             self.introspector.wake()
+
+
+def begins_profiles(config: ProfilerConfig) -> bool:
+    """Whether an entry span may be profiled from its start."""
+    triggers = config.triggers
+    return ("ratio" in triggers and config.ratio > 0) or ("request" in triggers and bool(config.key))
+
+
+def _idle_seconds(config: IntrospectConfig) -> float:
+    """How long a new span may go unseen."""
+    soonest = TAIL_AGE_MS if "tail" in config.profiler.triggers else config.watchdog.threshold
+    return max(min(soonest, config.watchdog.threshold or soonest), 1) * _SECONDS
 
 
 _active: Introspection | None = None

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_introspect import faults
-from otel_introspect.config import EvidenceConfig, IntrospectConfig, WatchdogConfig
+from otel_introspect.config import EvidenceConfig, IntrospectConfig, ProfilerConfig, WatchdogConfig
 from otel_introspect.engine.introspector import INTROSPECTOR_NAME
 from otel_introspect.introspection import Introspection, activate
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
@@ -71,7 +71,11 @@ class Tracing:
 
     def __init__(self, clock: FakeClock, evidence: dict[str, object], watchdog: dict[str, object]) -> None:
         self.clock = clock
-        self.config = IntrospectConfig(evidence=EvidenceConfig(**evidence), watchdog=WatchdogConfig(**watchdog))
+        self.config = IntrospectConfig(
+            evidence=EvidenceConfig(**evidence),
+            watchdog=WatchdogConfig(**watchdog),
+            profiler=ProfilerConfig(triggers=()),  # the profiler's own tests have it on
+        )
         self.introspection = Introspection(self.config, clock=clock)
         self.introspection.introspector.parked = False  # so that no span starts the thread
         self.exporter = InMemorySpanExporter()

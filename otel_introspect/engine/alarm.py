@@ -14,6 +14,10 @@ Somebody else may have SIGALRM. A one-shot timer that was running is run for its
 was set from Python is called when it is due; both are back as soon as nobody waits any more. A timer that repeats, and
 a handler that Python does not know, can't be given back as they were: then SIGALRM is not taken.
 
+Whoever wants to be called from now on but is on another thread *summons* it, by a POSIX signal to the main thread. For
+that the handler must be there already, which only the main thread can set: so it may be told to stand by, with the
+handler in place and no timer running.
+
 What can still fail: somebody who sets handler or timer while we wait. Then the ring is lost; we leave it to them.
 """
 
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -65,10 +70,44 @@ class Alarm:
         self._ringing = False
         self._missed = False
         self._hooked = False
+        self.is_standing_by = False
+        """Whether it is there for whoever will ``summon``."""
+        self._is_summoned = False
+        self._quiet_since = inf
+
+    def stand_by(self) -> bool:
+        """Be there for whoever will ``summon``, if nobody else has SIGALRM; False if it can't. Main thread only."""
+        if not self._is_ours and self._take(monotonic(), polite=True) is not None:
+            return False
+        self.is_standing_by = not self.is_borrowed
+        self._quiet_since = monotonic()
+        return self.is_standing_by
+
+    def dismiss(self) -> None:
+        """No longer stand by. From the main thread; elsewhere the handler stays, and does nothing."""
+        self.is_standing_by = False
+        if self._is_ours and is_main_thread() and self._ask(monotonic(), None)[0] == inf and not self.is_borrowed:
+            self.release()
+
+    def summon(self) -> bool:
+        """Ring at once, from any thread; False if there is nobody to ring."""
+        if not self._is_ours or signal.getsignal(signal.SIGALRM) is not self._handler:
+            return False
+        main_thread = threading.main_thread().ident
+        if main_thread is None:
+            return False
+        self._is_summoned = True
+        signal.pthread_kill(main_thread, signal.SIGALRM)
+        return True
 
     def listen(self, listener: Listener) -> None:
         """Have *listener* called at each ring, from now on."""
         self._listeners.append(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Call *listener* no more."""
+        with suppress(ValueError):
+            self._listeners.remove(listener)
 
     def ring_by(self, when: float, now: float, *, polite: bool = False) -> str | None:
         """Ring at *when* at the latest, or within a second: main thread only.
@@ -126,6 +165,7 @@ class Alarm:
         if not self._is_ours:
             return
         self._is_ours = False  # from here on a ring is nobody's
+        self.is_standing_by = False
         self.is_borrowed = False
         self.rings = inf
         previous, self._previous = self._previous, None
@@ -137,6 +177,15 @@ class Alarm:
         if due != inf:
             signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST))
 
+    def _rest(self) -> None:
+        """Nobody waits any more."""
+        if self.is_standing_by and not self.is_borrowed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.rings = inf
+            self._quiet_since = monotonic()
+        else:
+            self.release()
+
     def _ring(self, signum: int, frame: FrameType | None) -> None:
         # Runs between two instructions of the main thread: takes no lock, logs nothing, calls nobody's code but that of
         # the owner whom SIGALRM had before us.
@@ -147,16 +196,19 @@ class Alarm:
             return
         self._ringing = True
         now = monotonic()
-        is_stray = now < self.rings - _EARLY
+        is_summoned, self._is_summoned = self._is_summoned, False
+        is_stray = now < self.rings - _EARLY and not is_summoned
         self.rings = inf
         due, error = self._ask(now, frame)
         is_owners = now >= self._foreign_due or (is_stray and self._foreign_due == inf)
         if is_owners:
             self._foreign_due = inf if error is None else now  # not both at once: it has the next ring
+        # Nobody of ours has set a timer for long: somebody who has counted on what it does by default, ``alarm(60)``.
+        is_foreign = self.is_standing_by and is_stray and due == inf and now - self._quiet_since > LONGEST
         previous = self._previous
         # Before anything is raised: whoever waits beside that still has their time.
         if min(due, self._foreign_due) == inf:
-            self.release()
+            self._rest()
         else:
             self._set(due, now)
         self._ringing = False
@@ -169,14 +221,14 @@ class Alarm:
             raise_in(frame, error)
         elif is_owners and callable(previous):
             previous(signum, frame)
-        elif is_owners and previous is signal.SIG_DFL and not is_stray:
+        elif is_owners and previous is signal.SIG_DFL and (not is_stray or is_foreign):
             # As it would have been without us: that timer was set to end the process.
             self.release()
             signal.raise_signal(signum)
 
     def _ask(self, now: float, frame: FrameType | None) -> tuple[float, BaseException | None]:
         due, error = inf, None
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             try:
                 when, wanted = listener(now, frame)
             except Exception:  # noqa: BLE001 - it would come out of any line of the application
@@ -192,6 +244,11 @@ class Alarm:
         self._ringing = self._missed = False
         with suppress(ValueError):
             self.release()
+
+
+def is_main_thread() -> bool:
+    """Whether the caller runs where the handler does."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 ALARM: Final = Alarm()

@@ -19,7 +19,9 @@ leaves the child without one. Spans are then not watched; nothing else happens.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -40,6 +42,9 @@ _PAUSE: Final = 1.0
 _STOP_SECONDS: Final = 2.0
 # A fork waits that long at most for the thread to let go of what it is writing.
 _FORK_SECONDS: Final = 1.0
+# Who wants an errand done waits that long for the thread to begin, then does it itself; and that long for it to end.
+_CLAIM_SECONDS: Final = 0.1
+_ERRAND_SECONDS: Final = 1.0
 
 
 class Introspector:
@@ -85,6 +90,8 @@ class Introspector:
         self._working = allocate_lock()
         self._starting = allocate_lock()
         self._held_for_fork = False
+        self._errands: deque[_Errand] = deque()
+        self._thread_id = 0
 
     def wake(self) -> None:
         """Let it look at once; starts the thread if there is none. From any thread, any number of times."""
@@ -98,6 +105,26 @@ class Introspector:
                 self._start()
         finally:
             self._starting.release()
+
+    def do(self, job: Callable[[], None]) -> bool:
+        """Have *job* done on this thread, soon, and wait for it. From any thread; never from a POSIX signal handler.
+
+        Where the introspector does not come to it in time, being at something else or not there at all, or is the one
+        that asks, the caller does it itself. It is done once, and is not to raise.
+
+        Returns:
+            Whether it was done; not if the introspector has begun with it and does not end.
+        """
+        errand = _Errand(job)
+        if self._started and self._thread_id != threading.get_ident():
+            self._errands.append(errand)
+            self._release_wakeup()
+            if errand.wait(_CLAIM_SECONDS):
+                return True
+        if errand.claim():
+            job()
+            return True
+        return errand.wait(_ERRAND_SECONDS)
 
     def _start(self) -> None:
         self._stopping = False
@@ -116,6 +143,7 @@ class Introspector:
 
     def _run(self) -> None:
         empty_rounds = 0
+        self._thread_id = threading.get_ident()
         try:
             while not self._stopping:
                 wait: float = _PAUSE
@@ -140,6 +168,7 @@ class Introspector:
                     self._wakeup.acquire(timeout=min(wait, 3600.0))
         finally:
             self._started = False
+            self._thread_id = 0
             self.parked = True
             self._ended.release()
 
@@ -147,6 +176,8 @@ class Introspector:
         working = self._working  # another one after a fork
         working.acquire()
         try:
+            while self._errands:
+                self._errands.popleft().run()
             return self._look()
         finally:
             working.release()
@@ -173,6 +204,33 @@ class Introspector:
     def _after_fork(self) -> None:
         self._reset()
         self._forked()
+
+
+class _Errand:
+    """Something to be done once, by whoever claims it first."""
+
+    def __init__(self, job: Callable[[], None]) -> None:
+        self._job = job
+        self._claim = allocate_lock()
+        self._done = allocate_lock()
+        self._done.acquire()
+
+    def claim(self) -> bool:
+        """Whether it is the caller's to do."""
+        return self._claim.acquire(blocking=False)
+
+    def run(self) -> None:
+        """Do it, unless it is somebody else's already."""
+        if self.claim():
+            try:
+                with fail_open("running an errand"):
+                    self._job()
+            finally:
+                self._done.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody else has done it before so many seconds have passed."""
+        return self._done.acquire(timeout=seconds)
 
 
 def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:

@@ -36,7 +36,7 @@ class Watch:
     writes any more. It is re-entrant because the collector may end the very span to which this thread is writing.
     """
 
-    __slots__ = ("_pending", "closed", "key", "lock", "looks", "place", "reference", "started")
+    __slots__ = ("_before_close", "_pending", "closed", "key", "lock", "looks", "place", "reference", "started")
 
     def __init__(self, key: Hashable, reference: Reference, place: Place, started: int) -> None:
         self.key: Final = key
@@ -47,6 +47,7 @@ class Watch:
         self.closed = False
         self.looks = 0
         self._pending: Callable[[], object] | None = None
+        self._before_close: list[Callable[[], object]] = []
 
     def put_off(self, write: Callable[[], object]) -> None:
         """Have *write* done a little later: by ``catch_up``, or by whoever closes before that."""
@@ -62,8 +63,17 @@ class Watch:
                 with fail_open("writing evidence"):
                     write()
 
+    def before_close(self, write: Callable[[], object]) -> None:
+        """Have *write* done by whoever closes, before that; without the lock, as it may wait for the introspector."""
+        with self.lock:
+            if not self.closed:
+                self._before_close.append(write)
+
     def close(self) -> None:
         """Let nothing be written any more; waits for a writer that is at it, and writes what was put off."""
+        while self._before_close:
+            with fail_open("writing evidence"):
+                self._before_close.pop()()
         with self.lock:
             self.catch_up()
             self.closed = True
@@ -92,6 +102,14 @@ class LiveTable:
             watch = self.slow.pop(key, None)
             if watch is not None:
                 watch.close()
+
+    def place_of(self, key: Hashable) -> int | Place | None:
+        """Where a span runs; None if it is not in the table."""
+        entry = self.open.get(key)
+        if entry is not None:
+            return entry[1]
+        watch = self.slow.get(key)
+        return None if watch is None else watch.place
 
     def relocate(self, key: Hashable, place: int | Place) -> int | Place | None:
         """Say that a span runs elsewhere from now on; returns where it ran, None if it is not in the table.

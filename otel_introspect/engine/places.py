@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from sys import modules
+from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 from weakref import ref
@@ -23,12 +25,35 @@ class Sighting(NamedTuple):
     task_state: TaskState | None = None
 
 
+GREENLETS: Final = "gevent.monkey"
+"""The module that whoever has threads replaced by greenlets has loaded."""
+
+
+class Stack(NamedTuple):
+    """The frames at a place, innermost first: let go of them soon, as each holds its local variables alive."""
+
+    frames: Iterable[FrameType]
+    thread_id: int
+    task_state: TaskState | None = None
+
+
 class Place(Protocol):
     """Something whose stack can be looked up from another thread."""
 
-    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+    @property
+    def thread_id(self) -> int | None:
+        """The thread on which its code runs when it runs; None if that is not known now."""
+        ...
+
+    def stack(self, frames: Mapping[int, FrameType]) -> Stack | None:
         """The stack now, given the innermost frame of each thread; None if there is none to be seen."""
         ...
+
+
+def look(place: Place, frames: Mapping[int, FrameType]) -> Sighting | None:
+    """Take down the stack at *place* now, given the innermost frame of each thread; None if there is none."""
+    stack = place.stack(frames)
+    return None if stack is None else Sighting(capture(stack.frames), stack.thread_id, stack.task_state)
 
 
 class ThreadPlace:
@@ -39,10 +64,10 @@ class ThreadPlace:
     def __init__(self, thread_id: int) -> None:
         self.thread_id = thread_id
 
-    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+    def stack(self, frames: Mapping[int, FrameType]) -> Stack | None:
         """The stack of the thread."""
         frame = frames.get(self.thread_id)
-        return None if frame is None else Sighting(capture(outwards(frame)), self.thread_id)
+        return None if frame is None else Stack(outwards(frame), self.thread_id)
 
 
 class GreenletPlace:
@@ -59,20 +84,20 @@ class GreenletPlace:
         self._greenlet = ref(greenlet)  # weak for the same reason as a task's
         self.thread_id = thread_id
 
-    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+    def stack(self, frames: Mapping[int, FrameType]) -> Stack | None:
         """The stack of the greenlet, as it was left when another one took its turn, or as it runs. Never another's."""
         greenlet = self._greenlet()
         if greenlet is None or greenlet.dead:
             return None
         left_at = greenlet.gr_frame
         if left_at is not None:
-            return Sighting(capture(outwards(left_at)), self.thread_id, "switched_out")
+            return Stack(list(outwards(left_at)), self.thread_id, "switched_out")
         frame = frames.get(self.thread_id)
         if frame is None:
             return None
-        sighting = Sighting(capture(outwards(frame)), self.thread_id, "running")
+        stack = Stack(list(outwards(frame)), self.thread_id, "running")
         # It has no frame to show while it runs; if it has one now, the thread's stack may have been another's already.
-        return sighting if greenlet.gr_frame is None and not greenlet.dead else None
+        return stack if greenlet.gr_frame is None and not greenlet.dead else None
 
 
 class Handoff(NamedTuple):
@@ -97,7 +122,7 @@ class TaskPlace:
         handoff: How it is known that the task waits for that thread and that the thread works for it.
     """
 
-    __slots__ = ("_task", "handoff", "loop_thread_id", "worker_id")
+    __slots__ = ("_task", "handoff", "thread_id", "worker_id")
 
     def __init__(
         self,
@@ -108,11 +133,11 @@ class TaskPlace:
     ) -> None:
         # Weak: a task that nobody else holds any more is to go, as it would without us.
         self._task = ref(task)
-        self.loop_thread_id = loop_thread_id
+        self.thread_id: int = loop_thread_id
         self.worker_id = worker_id
         self.handoff = handoff
 
-    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+    def stack(self, frames: Mapping[int, FrameType]) -> Stack | None:
         """The stack of the task: of its thread while it runs, its chain of awaits while it is parked.
 
         Never a frame of another task: the loop's thread is shown only down from this task's own outermost frame.
@@ -126,33 +151,54 @@ class TaskPlace:
         """Whether this is the place of *task*."""
         return self._task() is task
 
-    def _running(self, task: asyncio.Task[Any], frames: Mapping[int, FrameType]) -> Sighting | None:
+    def _running(self, task: asyncio.Task[Any], frames: Mapping[int, FrameType]) -> Stack | None:
         outermost = _frame_of(task.get_coro())
         stack = []
-        for frame in outwards(frames.get(self.loop_thread_id)):
+        for frame in outwards(frames.get(self.thread_id)):
             stack.append(frame)
             if frame is outermost:
-                return Sighting(capture(stack), self.loop_thread_id, "running")
+                return Stack(stack, self.thread_id, "running")
         # Its outermost frame is not there: the thread has gone on to something else since its frames were taken.
         return None
 
-    def _parked(self, task: asyncio.Task[Any], frames: Mapping[int, FrameType]) -> Sighting | None:
-        chain = await_chain(task)
+    def _parked(self, task: asyncio.Task[Any], frames: Mapping[int, FrameType]) -> Stack | None:
+        running = current_task_of(task)
+        waiting = _wait_of(task, running)
+        chain = waiting.frames
         if not chain or is_current(task):
             return None  # it has ended, or runs again: what was walked may be torn
+        if waiting.innermost is running and running is not None:
+            # A task of its own, which it waits for, is what runs.
+            inner = self._running(running, frames)
+            if inner is not None:
+                return Stack([*inner.frames, *reversed(chain[: waiting.begins])], self.thread_id, "running")
         if self.handoff is not None and self.worker_id is not None and chain[-1].f_code is self.handoff.waiting:
             served = _served_by(frames.get(self.worker_id), self.handoff.serving)
             if served:
-                return Sighting(capture([*served, *reversed(chain)]), self.worker_id, "running")
-        return Sighting(capture(reversed(chain)), self.loop_thread_id, "awaiting")
+                return Stack([*served, *reversed(chain)], self.worker_id, "running")
+        return Stack(list(reversed(chain)), self.thread_id, "awaiting")
+
+
+def here() -> int | Place:
+    """Where the caller runs: in a task, in a greenlet; the thread's id if in neither."""
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented as meant for those who build on event loops
+        task = asyncio.current_task()
+        return get_ident() if task is None else TaskPlace(task, get_ident())
+    greenlet = modules.get("greenlet") if GREENLETS in modules else None  # others load it, too
+    return get_ident() if greenlet is None else GreenletPlace(greenlet.getcurrent(), get_ident())
+
+
+def current_task_of(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    """The task that the event loop of *task* runs at this moment; from any thread."""
+    try:
+        return asyncio.current_task(task.get_loop())
+    except RuntimeError:  # 3.14: the loop is closed or runs nowhere
+        return None
 
 
 def is_current(task: asyncio.Task[Any]) -> bool:
     """Whether *task* is the one that its event loop runs at this moment; from any thread."""
-    try:
-        return asyncio.current_task(task.get_loop()) is task
-    except RuntimeError:  # 3.14: the loop is closed or runs nowhere
-        return False
+    return current_task_of(task) is task
 
 
 def _served_by(frame: FrameType | None, serving: CodeType) -> list[FrameType]:
@@ -173,19 +219,40 @@ def await_chain(task: asyncio.Task[Any]) -> list[FrameType]:
     Goes on into another task where the first one waits for it: directly, or through ``gather``, ``shield``,
     ``wait_for`` or ``wait``; of several, into the first that is not done.
     """
+    return _wait_of(task, None).frames
+
+
+class _Wait(NamedTuple):
+    """What a parked task waits for.
+
+    Args:
+        frames: See ``await_chain``.
+        innermost: The last task in it.
+        begins: The index of that one's first frame.
+    """
+
+    frames: list[FrameType]
+    innermost: asyncio.Task[Any]
+    begins: int
+
+
+def _wait_of(task: asyncio.Task[Any], running: asyncio.Task[Any] | None) -> _Wait:
+    """See ``await_chain``; of several tasks that one waits for, goes on into the one that is *running*."""
     chain: list[FrameType] = []
     seen: set[int] = set()
     waiting: asyncio.Task[Any] | None = task
+    innermost, begins = task, 0
     while waiting is not None and id(waiting) not in seen:
         seen.add(id(waiting))
+        innermost, begins = waiting, len(chain)
         awaited: object = waiting.get_coro()
         while awaited is not None and len(chain) < _MAX_CHAIN:
             frame = _frame_of(awaited)
             if frame is not None:
                 chain.append(frame)
             awaited = _awaited_by(awaited)
-        waiting = _task_behind(getattr(waiting, "_fut_waiter", None), chain[-1] if chain else None)
-    return chain
+        waiting = _task_behind(getattr(waiting, "_fut_waiter", None), chain[-1] if chain else None, running)
+    return _Wait(chain, innermost, begins)
 
 
 def _frame_of(awaitable: object) -> FrameType | None:
@@ -213,7 +280,9 @@ def _awaited_by(awaitable: object) -> object:
     return None
 
 
-def _task_behind(future: object, parked_at: FrameType | None) -> asyncio.Task[Any] | None:
+def _task_behind(
+    future: object, parked_at: FrameType | None, running: asyncio.Task[Any] | None
+) -> asyncio.Task[Any] | None:
     """The task that another one waits for, where asyncio puts a plain future between the two."""
     if isinstance(future, asyncio.Task):
         return future
@@ -225,6 +294,8 @@ def _task_behind(future: object, parked_at: FrameType | None) -> asyncio.Task[An
         behind += [awaited] if isinstance(awaited, asyncio.Future) else list(awaited)
     for callback, *_ in getattr(future, "_callbacks", None) or ():  # of shield: the inner one is in its callback
         behind += [cell.cell_contents for cell in getattr(callback, "__closure__", None) or ()]
+    if running is not None and running in behind:
+        return running
     for each in behind:
         if isinstance(each, asyncio.Task) and not each.done():
             return each

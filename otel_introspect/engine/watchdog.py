@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import LiveTable, Watch
-from otel_introspect.engine.places import TaskState
+from otel_introspect.engine.places import TaskState, look
 from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import Capture, can_walk_other_threads, current_frames
 from otel_introspect.engine.threads import OtherThreads, other_threads, thread_name
@@ -86,6 +86,7 @@ class Watchdog:
         threshold_ms: How long a span may stay open; positive.
         max_snapshots: For each span.
         all_threads: Whether a span's first snapshot comes with the other threads' stacks.
+        turned_slow: Told of each span that has turned slow, on the introspector's thread.
         clock: What time it is.
     """
 
@@ -97,6 +98,7 @@ class Watchdog:
         threshold_ms: int,
         max_snapshots: int,
         all_threads: bool = False,
+        turned_slow: Callable[[Any, Watch], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._table = table
@@ -105,6 +107,7 @@ class Watchdog:
         self._threshold = threshold_ms * _MILLISECOND
         self._max_snapshots = max_snapshots
         self._all_threads = all_threads
+        self._turned_slow = turned_slow
         self._clock: Clock = SystemClock() if clock is None else clock
         self._due: list[tuple[int, int, Watch]] = []  # a heap of (monotonic time, tie-breaker, span)
         self._sequence = 0
@@ -204,6 +207,9 @@ class Watchdog:
         watch.looks += 1
         if first:
             self._reporter.adopt(span, watch)
+            if self._turned_slow is not None:
+                with fail_open("beginning to profile a slow request"):
+                    self._turned_slow(span, watch)
         snapshot = None
         if frames is not None:
             if self._reporter.has_room():
@@ -227,10 +233,10 @@ class Watchdog:
         watch.catch_up()
 
     def _snapshot(self, watch: Watch, at: int, frames: Mapping[int, FrameType]) -> Snapshot | None:
-        sighting = watch.place.look(frames)
+        sighting = look(watch.place, frames)
         if sighting is None:
             # It went on to something else between the frames' being taken and this look; others may have taken long.
-            sighting = watch.place.look(current_frames())
+            sighting = look(watch.place, current_frames())
         if sighting is None:
             count("dropped", "no stack")
             return None

@@ -16,6 +16,7 @@ from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import Introspection, activate, active, on_first_use
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
+from otel_introspect.profiling import pools
 from otel_introspect.setting import problem, variables_of
 
 # What instrument() is given by OpenTelemetry itself or takes beside the settings.
@@ -55,6 +56,8 @@ class IntrospectInstrumentor(BaseInstrumentor):
             provider = kwargs.get("tracer_provider")
             introspection = Introspection(config, tracer_provider=provider)
             activate(introspection)
+            if introspection.profiles:
+                pools.follow()
             if introspection.watching and not self._attach(introspection, provider):
                 tell_once(
                     logging.WARNING,
@@ -84,6 +87,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
             activate(None)
             if introspection is not None:
                 introspection.stop()
+            pools.leave()
 
 
 def _tell_what_has_no_effect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from sys import modules
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -12,7 +13,8 @@ from weakref import ref
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_introspect.config import IntrospectConfig
-from otel_introspect.engine.places import GreenletPlace, Place, TaskPlace
+from otel_introspect.engine import handover
+from otel_introspect.engine.places import GREENLETS, here
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.introspection import Introspection
 
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
 _SAMPLED: Final = 1
-# Loaded by whoever has threads replaced by greenlets.
-_GREENLETS: Final = "gevent.monkey"
 
 
 class _OnStart(Protocol):
     def __call__(self, span: Span, parent_context: Context | None = None) -> None: ...
+
+
+class _Begin(Protocol):
+    def __call__(self, span: Span, key: int, trace_id: int, context: Context | None) -> None: ...
 
 
 class _OnEnd(Protocol):
@@ -52,7 +56,7 @@ class WatchdogSpanProcessor(SpanProcessor):
         # Functions on the instance, as methods cost every span of the application, entry or not, the look-up of self
         # and of what they need in it: child spans pay 0.2 us for us so, 0.35 otherwise.
         hooks: dict[str, object] = {
-            "on_start": _make_on_start(self.introspection),
+            "on_start": _make_on_start(self.introspection, _beginner(self.introspection)),
             "on_end": _make_on_end(self.introspection),
             "_on_ending": deque[object](maxlen=0).append,  # does nothing, in C
         }
@@ -79,13 +83,14 @@ class WatchdogSpanProcessor(SpanProcessor):
 # the context is remote, 3 the trace flags.)
 
 
-def _make_on_start(introspection: Introspection) -> _OnStart:
+def _make_on_start(introspection: Introspection, begin: _Begin | None) -> _OnStart:
     table = introspection.table.open
+    note = handover.current.set if introspection.profiles else None
     introspector = introspection.introspector
     # Takes no lock and raises nothing; None where no event loop runs in this thread.
     running_loop = asyncio._get_running_loop  # noqa: SLF001 - documented as meant for those who build on event loops
 
-    def on_start(span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG001 - the SDK's signature
+    def on_start(span: Span, parent_context: Context | None = None) -> None:
         """Put an entry span into the live table. Runs on the thread that starts the span; never raises."""
         try:
             parent = span._parent  # noqa: SLF001 - see above
@@ -93,16 +98,45 @@ def _make_on_start(introspection: Introspection) -> _OnStart:
                 return
             context: Any = span._context  # noqa: SLF001 - see above
             if context[3] & _SAMPLED and introspection.watching:
-                shared = running_loop() is not None or _GREENLETS in modules
-                table[context[1]] = (ref(span), _shared_place() if shared else get_ident())
+                shared = running_loop() is not None or GREENLETS in modules
+                table[context[1]] = (ref(span), here() if shared else get_ident())
+                if note is not None:
+                    note(context[1])
                 if introspector.parked:
-                    introspector.wake()
+                    introspection.wake()
+                if begin is not None:
+                    begin(span, context[1], context[0], parent_context)
         except AttributeError:
-            _start_by_public_names(introspection, span)
+            _start_by_public_names(introspection, span, parent_context, begin)
         except Exception as error:  # noqa: BLE001 - it would reach the application
             failed("watching a span", error)
 
     return on_start
+
+
+def _beginner(introspection: Introspection) -> _Begin | None:
+    """What begins profiles with entry spans; None if nothing does."""
+    if not introspection.begins_profiles:
+        return None
+    # Late, as few services have it.
+    from otel_introspect.triggers.refusal import Refused
+    from otel_introspect.triggers.travel import received
+
+    by_request = "request" in introspection.config.profiler.triggers and bool(introspection.config.profiler.key)
+
+    def begin(span: Span, key: int, trace_id: int, context: Context | None) -> None:
+        token = received(context) if by_request else None
+        profiler = introspection.profiler
+        if token is not None:
+            with suppress(Refused):
+                introspection.request_trigger.check_travel(token, trace_id)
+                profiler.begin_for_entry("request", span, key)
+                return
+        if profiler.is_chosen(trace_id):
+            with suppress(Refused):
+                profiler.begin_for_entry("ratio", span, key)
+
+    return begin
 
 
 def _make_on_end(introspection: Introspection) -> _OnEnd:
@@ -131,20 +165,17 @@ def _make_on_end(introspection: Introspection) -> _OnEnd:
     return on_end
 
 
-def _shared_place() -> int | Place:
-    """Where the span runs on a thread that is shared: in a task, in a greenlet; on the thread if in neither."""
-    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
-        task = asyncio.current_task()
-        return get_ident() if task is None else TaskPlace(task, get_ident())
-    greenlet = modules.get("greenlet") if _GREENLETS in modules else None  # others load it, too
-    return get_ident() if greenlet is None else GreenletPlace(greenlet.getcurrent(), get_ident())
-
-
-def _start_by_public_names(introspection: Introspection, span: Span) -> None:
+def _start_by_public_names(
+    introspection: Introspection, span: Span, parent_context: Context | None, begin: _Begin | None
+) -> None:
     with fail_open("watching a span"):
         context = span.get_span_context()
         is_entry = span.parent is None or span.parent.is_remote
         if is_entry and context.trace_flags.sampled and introspection.watching:
-            introspection.table.add(context.span_id, ref(span), _shared_place())
+            introspection.table.add(context.span_id, ref(span), here())
             if introspection.introspector.parked:
-                introspection.introspector.wake()
+                introspection.wake()
+            if introspection.profiles:
+                handover.current.set(context.span_id)
+            if begin is not None:
+                begin(span, context.span_id, context.trace_id, parent_context)

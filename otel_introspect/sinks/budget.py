@@ -40,10 +40,12 @@ def _size_of_value(value: AttributeValue) -> int:
 class SpanLedger:
     """What one span has been given so far."""
 
-    __slots__ = ("__weakref__", "capture", "left", "lock", "repeated", "snapshots", "threads_shown")
+    __slots__ = ("__weakref__", "capture", "left", "lock", "repeated", "reserved", "snapshots", "threads_shown")
 
     def __init__(self) -> None:
         self.left = SPAN_BYTES
+        self.reserved = 0
+        """Bytes of what is left that are kept for a profile."""
         self.snapshots = 0
         self.capture: Capture | None = None
         self.repeated = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry.semconv._incubating.attributes.thread_attributes import THREAD_ID, THREAD_NAME
 from opentelemetry.semconv.attributes.code_attributes import (
@@ -61,6 +61,34 @@ class Overrun(NamedTuple):
     attempts: int
     reason: str | None
     error_type: str | None
+
+
+class ProfileReport(NamedTuple):
+    """A finished profile.
+
+    Args:
+        taken: When it ended, in nanoseconds since the epoch.
+        id: 32 hexadecimal digits.
+        text: The tree of calls; no longer than a string may be.
+        trigger: Why it was taken.
+        engine: What took it.
+        interval_ms: The sampling interval.
+        sample_count: How many samples it has.
+        duration_ms: The time that it covers.
+        truncated: Whether something is missing, in the text or at the end.
+        url: Where the whole of it is; None if it was not stored.
+    """
+
+    taken: int
+    id: str
+    text: str
+    trigger: str
+    engine: str
+    interval_ms: int
+    sample_count: int
+    duration_ms: int
+    truncated: bool
+    url: str | None
 
 
 class SpanReporter:
@@ -140,9 +168,39 @@ class SpanReporter:
             if overrun.reason is not None:
                 attributes[semconv.TIMEOUT_REASON] = cut(overrun.reason, min(self._max_bytes, _LEAST_TEXT))
             if overrun.capture is not None:
-                room = min(self._max_bytes, ledger.left - _ENVELOPE)
+                room = min(self._max_bytes, ledger.left - ledger.reserved - _ENVELOPE)
                 attributes[CODE_STACKTRACE], _ = resolve(overrun.capture).text(max(room, _LEAST_TEXT))
             return self._emit(span, semconv.TIMEOUT_EVENT, attributes, overrun.taken, ledger)
+
+    def expect_profile(self, span: Any) -> None:  # noqa: ANN401 - as above
+        """Keep room for a profile on *span*."""
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            ledger.reserved = self._max_bytes + _ENVELOPE
+
+    def report_profile(self, span: Any, profile: ProfileReport) -> bool:  # noqa: ANN401 - as above
+        """Add *profile* to *span*; False if there was no room."""
+        if not span.is_recording():
+            return False
+        attributes: dict[str, AttributeValue] = {
+            semconv.PROFILE_TEXT: profile.text,
+            semconv.PROFILE_ID: profile.id,
+            semconv.PROFILE_TRIGGER: profile.trigger,
+            semconv.PROFILE_ENGINE: profile.engine,
+            semconv.PROFILE_INTERVAL_MS: profile.interval_ms,
+            semconv.PROFILE_SAMPLE_COUNT: profile.sample_count,
+            semconv.PROFILE_DURATION_MS: profile.duration_ms,
+            semconv.PROFILE_TRUNCATED: profile.truncated,
+        }
+        if profile.url is not None:
+            attributes[semconv.PROFILE_URL] = cut(profile.url, self._max_bytes)
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            ledger.reserved = 0
+            if not self._emit(span, semconv.PROFILE_EVENT, attributes, profile.taken, ledger):
+                return False
+            set_attribute(span, semconv.PROFILE_ID, profile.id)
+        return True
 
     def after_fork(self) -> None:
         """Make a forked child's copy usable."""
@@ -150,7 +208,7 @@ class SpanReporter:
 
     def _fair_share(self, ledger: SpanLedger, remaining: int) -> int:
         """What one text may have so that each snapshot that is still to come has the same."""
-        return ledger.left // (min(remaining, _LOOKAHEAD) + 1) - _ENVELOPE
+        return (ledger.left - ledger.reserved) // (min(remaining, _LOOKAHEAD) + 1) - _ENVELOPE
 
     def _snapshot_attributes(self, snapshot: Snapshot, ledger: SpanLedger) -> dict[str, AttributeValue] | None:
         room = min(self._max_bytes, self._fair_share(ledger, snapshot.remaining))
@@ -180,7 +238,8 @@ class SpanReporter:
             attributes[CODE_LINE_NUMBER] = culprit.line
         if was_cut:
             already = size_of(semconv.STACK_SNAPSHOT_EVENT, attributes)
-            room = ledger.left - already - min(snapshot.remaining, _LOOKAHEAD) * _RESERVE - len(semconv.STACK_FRAMES)
+            left = ledger.left - ledger.reserved - already
+            room = left - min(snapshot.remaining, _LOOKAHEAD) * _RESERVE - len(semconv.STACK_FRAMES)
             frames = self._frames(stack, room, repeated)
             if frames:
                 attributes[semconv.STACK_FRAMES] = frames
@@ -206,7 +265,7 @@ class SpanReporter:
         self, span: Span, name: str, attributes: dict[str, AttributeValue], timestamp: int, ledger: SpanLedger
     ) -> bool:
         size = size_of(name, attributes)
-        if size > ledger.left:
+        if size > ledger.left - ledger.reserved:
             count("dropped", "span budget")
             return False
         if not self._budget.has_room(size):
@@ -222,7 +281,15 @@ class SpanReporter:
         return taken
 
 
-def close_before_end(span: Any, watch: Watch) -> None:  # noqa: ANN401 - any object with an end()
+class Closing(Protocol):
+    """Something that writes to a span no more once it is closed."""
+
+    def close(self) -> None:
+        """Write what there is, and nothing after that."""
+        ...
+
+
+def close_before_end(span: Any, watch: Closing) -> None:  # noqa: ANN401 - any object with an end()
     """Have *watch* closed when ``span.end`` is called, before it does anything.
 
     Only this one instance is touched, and only once it is slow. An ``end`` that is running already can't be caught:

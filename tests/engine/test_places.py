@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from otel_introspect.engine.places import Handoff, TaskPlace, ThreadPlace, await_chain, is_current
+from otel_introspect.engine.places import Handoff, TaskPlace, ThreadPlace, await_chain, is_current, look
 from otel_introspect.engine.stacks import current_frames
 
 
@@ -22,7 +22,7 @@ async def settled(*tasks: asyncio.Task) -> None:
 def look_from_another_thread(place):
     """As the introspector does."""
     seen = []
-    thread = threading.Thread(target=lambda: seen.append(place.look(current_frames())))
+    thread = threading.Thread(target=lambda: seen.append(look(place, current_frames())))
     thread.start()
     thread.join()
     return seen[0]
@@ -47,7 +47,7 @@ def test_a_thread_that_has_ended_is_not_seen():
     """
     There is nothing to be seen of a thread that is gone.
     """
-    assert ThreadPlace(1).look({}) is None
+    assert look(ThreadPlace(1), {}) is None
 
 
 def parked(make_coroutine) -> list[str]:

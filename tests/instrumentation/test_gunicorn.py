@@ -19,8 +19,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_introspect import faults
 from otel_introspect.config import IntrospectConfig, WatchdogConfig
-from otel_introspect.engine.places import Sighting
-from otel_introspect.engine.stacks import Capture
+from otel_introspect.engine.places import Stack
 from otel_introspect.errors import RequestInterrupted
 from otel_introspect.instrumentation.django.streaming import BodySpan
 from otel_introspect.instrumentation.gunicorn import IntrospectGunicornInstrumentor, last_words
@@ -358,10 +357,9 @@ class Elsewhere:
     def __init__(self, task_state):
         self.task_state = task_state
 
-    def look(self, frames):
+    def stack(self, frames):
         (thread_id,) = frames
-        frame = frames[thread_id]
-        return Sighting(Capture(((frame.f_code, frame.f_lasti),)), thread_id, self.task_state)
+        return Stack([frames[thread_id]], thread_id, self.task_state)
 
 
 @pytest.mark.parametrize("task_state", ["awaiting", "switched_out"])

@@ -17,7 +17,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, Status
 from opentelemetry.util.types import AttributeValue
 
 from otel_introspect.engine.live_table import LiveTable, Watch
-from otel_introspect.engine.places import Place, Sighting, TaskPlace, ThreadPlace
+from otel_introspect.engine.places import Place, Stack, TaskPlace, ThreadPlace
 from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest
 
@@ -128,9 +128,14 @@ class _MovingPlace:
         self.place = place
         self.otherwise: Place | None = None
 
-    def look(self, frames: Mapping[int, FrameType]) -> Sighting | None:
+    @property
+    def thread_id(self) -> int | None:
         place = self.place or self.otherwise
-        return None if place is None else place.look(frames)
+        return None if place is None else place.thread_id
+
+    def stack(self, frames: Mapping[int, FrameType]) -> Stack | None:
+        place = self.place or self.otherwise
+        return None if place is None else place.stack(frames)
 
 
 class WatchedBody:

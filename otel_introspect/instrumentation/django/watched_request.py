@@ -95,7 +95,7 @@ class WatchedRequest:
         patterns = self.introspection.config.evidence.excluded_urls
         if not patterns or not _excluded(patterns).url_disabled(request.build_absolute_uri("?")):
             return False
-        self.introspection.table.discard(self._key)
+        self.introspection.leave_out(self._key)
         return True
 
     def relocate(self, place: int | Place) -> int | Place | None:
@@ -119,7 +119,7 @@ class WatchedRequest:
         """
         if is_exempt(view):
             self._exempt = True
-            self.introspection.table.discard(self._key)
+            self.introspection.leave_out(self._key)
             return callable_view
         if not iscoroutinefunction(callable_view):
             return self._on_thread(callable_view)

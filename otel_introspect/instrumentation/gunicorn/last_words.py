@@ -35,7 +35,7 @@ from opentelemetry.trace import Status, StatusCode
 from otel_introspect import semconv
 from otel_introspect.engine import native
 from otel_introspect.engine.live_table import Reference, Watch
-from otel_introspect.engine.places import Place, Sighting, ThreadPlace
+from otel_introspect.engine.places import Place, Sighting, ThreadPlace, look
 from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import capture, outwards
 from otel_introspect.engine.threads import thread_name
@@ -186,7 +186,7 @@ class LastWords:
             return self._here if place == self._thread_id else None
         if self._frame is None:
             return None
-        sighting = place.look({self._thread_id: self._frame})
+        sighting = look(place, {self._thread_id: self._frame})
         # A task or a greenlet that is not running is not what the worker was stuck in. And once nobody waits for us the
         # main thread goes on, with other frames than these.
         runs = sighting is not None and sighting.task_state in (None, "running")

@@ -1,0 +1,301 @@
+"""The sampler: looks again and again where the requests that are being profiled are.
+
+What is wanted: a sample each millisecond of code that keeps the processor busy, for a few percent of its time.
+
+What does not work: a thread. It waits up to 5 ms for the GIL each time (``sys.getswitchinterval``), and takes it away
+from the request each time.
+
+So: what runs in the main thread is sampled by the alarm's handler, which runs on top of it and sees regular
+expressions, too. All else is sampled by the introspector's thread. That also stands in where the alarm is silent, as in
+a call in C that does not look for POSIX signals, and folds in what the handler has put down. Both write to the same
+recording.
+
+The interval doubles each time that a recording's age doubles, after its first two thousand samples; and it is longer
+for all while we use too much of the process's CPU time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import islice
+from math import inf
+from types import FrameType
+from typing import Any, Final
+
+from otel_introspect.engine.alarm import ALARM
+from otel_introspect.engine.cpu_share import CpuShare
+from otel_introspect.engine.handover import is_waiting, threads_of, work_on, working
+from otel_introspect.engine.places import Place, ThreadPlace
+from otel_introspect.engine.recording import AWAITING, MAX_FRAMES, RUNNING, RawStack, Recording, raw_stack
+from otel_introspect.engine.stacks import can_walk_other_threads, current_frames
+from otel_introspect.faults import count, fail_open
+
+MAX_THREADS: Final = 25
+"""Sampled by the introspector in one tick; of more, each has its turn."""
+_FULL_RATE_SAMPLES: Final = 2_000
+# A sample that comes so much later than it should was kept away by a call in C that has not let go of the GIL.
+_GAP_INTERVALS: Final = 3
+_GAP_SECONDS: Final = 0.06
+# Where the alarm has been silent for so long, the introspector looks: soon enough for that to be no gap.
+_SILENCE_INTERVALS: Final = 2
+_SILENCE: Final = 0.03
+_SUMMON_AGAIN: Final = 0.5
+# How often what the alarm's handler has put down is folded in.
+_FOLD: Final = 0.02
+# The frames of these go on elsewhere with the same innermost frame.
+_SUSPENDABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_NO_LEAF: Final = (0, 0, 0, 0)
+
+
+class Sampled:
+    """One request, or a part of one, that is being sampled.
+
+    Args:
+        key: Of its entry span; what is handed to a pool is followed by it.
+        where: Says where it is now: a thread's id, a place, or None if nobody knows.
+        interval: In seconds.
+        now: When it begins, by ``time.monotonic``.
+    """
+
+    __slots__ = (
+        "alarm_count",
+        "alarm_heard",
+        "alarm_is_there",
+        "asked",
+        "interval",
+        "key",
+        "leaf",
+        "next_at",
+        "recording",
+        "where",
+    )
+
+    def __init__(self, key: Hashable, where: Callable[[], int | Place | None], interval: float, now: float) -> None:
+        self.key: Final = key
+        self.where: Final = where
+        self.interval: Final = interval
+        self.recording: Final = Recording(now)
+        self.next_at = now + interval
+        self.leaf: tuple[int, int, int, int] = _NO_LEAF
+        self.alarm_count = 0
+        """How many of its samples the alarm has taken."""
+        self.alarm_is_there = False
+        self.alarm_heard = now
+        """When the alarm has taken one last, or was asked to."""
+        self.asked = -inf
+
+    def interval_at(self, now: float) -> float:
+        """How long after a sample at *now* the next one is due, by the recording's age."""
+        interval = self.interval
+        full_rate = _FULL_RATE_SAMPLES * interval
+        age = now - self.recording.started
+        while age > full_rate:
+            interval *= 2
+            full_rate *= 2
+        return interval
+
+
+class Sampler:
+    """Samples what has been started, until it is stopped.
+
+    Args:
+        clock: ``time.monotonic``, which is what the alarm goes by.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cpu: Final = CpuShare()
+        self._clock = clock
+        self._sampled: dict[int, Sampled] = {}
+        self._turn = 0
+        self._is_listening = False
+
+    def __len__(self) -> int:
+        return len(self._sampled)
+
+    def start(self, sampled: Sampled) -> bool:
+        """Sample from now on; whether by the alarm. From any thread."""
+        if not self._is_listening:
+            self._is_listening = True
+            ALARM.listen(self._answer)
+        self._sampled[id(sampled)] = sampled
+        if not _is_main(sampled.where()):
+            return False
+        now = sampled.asked = sampled.alarm_heard = self._clock()
+        if threading.get_ident() == threading.main_thread().ident:
+            sampled.alarm_is_there = ALARM.ring_by(sampled.next_at, now, polite=True) is None
+        else:
+            sampled.alarm_is_there = ALARM.summon()
+        return sampled.alarm_is_there
+
+    def stop(self, sampled: Sampled) -> None:
+        """Sample no more; who has just begun to may still put down one. From any thread."""
+        self._sampled.pop(id(sampled), None)
+
+    def close(self) -> None:
+        """Give back what was borrowed."""
+        self._sampled.clear()
+        self._is_listening = False
+        ALARM.unlisten(self._answer)
+
+    def forget(self, keep: Iterable[Sampled]) -> None:
+        """In a forked child: go on with *keep* only."""
+        self._sampled = {id(each): each for each in keep}
+        for each in self._sampled.values():
+            each.recording.after_fork()
+
+    # In the main thread, on top of whatever runs there: takes no lock, logs nothing.
+
+    def _answer(self, now: float, frame: FrameType | None) -> tuple[float, BaseException | None]:
+        due = inf
+        if not self._sampled:
+            return due, None
+        began = time.perf_counter()
+        main_thread = threading.get_ident()
+        for each in tuple(self._sampled.values()):
+            place = _plain(each.where())
+            if place is None or (place if isinstance(place, int) else place.thread_id) != main_thread:
+                continue
+            if now >= each.next_at - each.interval / 4 and frame is not None:
+                each.alarm_heard, each.alarm_is_there = now, True
+                # Where the place is more than a thread, another one may be a part of it.
+                frames = {main_thread: frame} if isinstance(place, int) else {**current_frames(), main_thread: frame}
+                if self._sample(each, place, now, frames):
+                    each.alarm_count += 1
+                else:
+                    self._postpone(each, now)
+            due = min(due, each.next_at)
+        self.cpu.spend(time.perf_counter() - began)
+        return due, None
+
+    # On the introspector's thread.
+
+    def tick(self) -> float | None:
+        """Sample what the alarm does not; in how many seconds to come again, None if there is nothing to sample."""
+        if not self._sampled:
+            return None
+        now = self._clock()
+        due = now + 1.0
+        mine: list[tuple[Sampled, int | Place]] = []
+        for each in tuple(self._sampled.values()):
+            place = _plain(each.where())
+            if place is None:
+                continue
+            if _is_main(place) and self._alarm_sees(each, now):
+                due = min(due, now + _FOLD)
+            elif each.next_at <= now:
+                mine.append((each, place))
+            else:
+                due = min(due, each.next_at)
+        if mine and can_walk_other_threads():
+            self._look_at(mine)
+            due = min(due, *(each.next_at for each, _ in mine))
+        for each in tuple(self._sampled.values()):
+            with fail_open("folding in samples"):
+                each.recording.fold()
+        self.cpu.account()
+        return max(due - self._clock(), 0.0)
+
+    def _alarm_sees(self, each: Sampled, now: float) -> bool:
+        patience = max(_SILENCE_INTERVALS * each.interval_at(now) * self.cpu.slowdown, _SILENCE)
+        if each.alarm_is_there and now - each.alarm_heard <= patience:
+            return True
+        if now - each.asked > _SUMMON_AGAIN:
+            each.asked = now
+            each.alarm_is_there = ALARM.summon()
+        return False
+
+    def _look_at(self, mine: list[tuple[Sampled, int | Place]]) -> None:
+        if len(mine) > MAX_THREADS:
+            self._turn = (self._turn + MAX_THREADS) % len(mine)
+            mine = [*mine[self._turn :], *mine[: self._turn]][:MAX_THREADS]
+        frames = current_frames()
+        for each, place in mine:
+            with fail_open("taking a sample"):
+                now = self._clock()
+                if not self._sample(each, place, now, frames):
+                    self._postpone(each, now)
+
+    # On either.
+
+    def _postpone(self, each: Sampled, now: float) -> None:
+        each.next_at = now + each.interval_at(now) * self.cpu.slowdown
+
+    def _sample(self, each: Sampled, place: int | Place, now: float, frames: Mapping[int, FrameType]) -> bool:
+        """Take one sample; False if nothing was to be seen."""
+        interval = each.interval_at(now) * self.cpu.slowdown
+        longest = max(_GAP_INTERVALS * interval, interval + _GAP_SECONDS)
+        # As planned, so that what the look itself takes does not add up; but not at once if that has been missed.
+        each.next_at = max(each.next_at + interval, now + interval / 2)
+        state = RUNNING
+        leaf = _NO_LEAF
+        stack: RawStack
+        if isinstance(place, int):
+            frame = frames.get(place)
+            if frame is None:
+                return False
+            waits = bool(working) and is_waiting(frame)
+            if not waits:
+                leaf = _leaf_of(frame)
+                if leaf == each.leaf and leaf is not _NO_LEAF:
+                    each.recording.add(now, longest, None)
+                    return True
+            stack = raw_stack(frame)
+        else:
+            seen = place.stack(frames)
+            if seen is None:
+                return False
+            state = AWAITING if seen.task_state == "awaiting" else RUNNING
+            stack = [part for each_frame in islice(seen.frames, MAX_FRAMES) for part in _parts(each_frame)]
+            waits = state == AWAITING
+            # A thread that waits is told by its innermost frame; that of a place may be a greenlet's, in its hub.
+        each.leaf = leaf
+        stacks: list[RawStack] = [stack]
+        if waits and working:
+            elsewhere = _work_for(each.key, place)
+            if elsewhere:
+                stacks, state = [[*inner, *stack] for inner in elsewhere], RUNNING
+        each.recording.add(now, longest, stacks, state)
+        return True
+
+
+def _is_main(place: int | Place | None) -> bool:
+    thread_id = place if place is None or isinstance(place, int) else place.thread_id
+    return thread_id == threading.main_thread().ident
+
+
+def _plain(place: int | Place | None) -> int | Place | None:
+    """*place*, or its thread's id if it is nothing more."""
+    return place.thread_id if type(place) is ThreadPlace else place
+
+
+def _parts(frame: FrameType) -> tuple[Any, int]:
+    return frame.f_code, frame.f_lasti
+
+
+def _leaf_of(frame: FrameType) -> tuple[int, int, int, int]:
+    """What is the same as long as the thread has not gone on: not quite sure, as frames are made where others were."""
+    if frame.f_code.co_flags & _SUSPENDABLE:
+        return _NO_LEAF
+    back = frame.f_back
+    return (id(frame), frame.f_lasti, id(back), back.f_lasti if back is not None else 0)
+
+
+def _work_for(key: Hashable, place: int | Place) -> list[list[Any]]:
+    """The stacks of what threads of pools do for *key*."""
+    threads = threads_of(key)
+    if not threads or not can_walk_other_threads():
+        return []
+    frames = current_frames()
+    found = []
+    for thread_id in threads[:MAX_THREADS]:
+        if thread_id == place:
+            continue
+        stack = [part for frame in work_on(frames.get(thread_id)) for part in _parts(frame)]
+        if stack:
+            found.append(stack[: 2 * MAX_FRAMES])
+    if len(threads) > MAX_THREADS:
+        count("dropped", "profile: too many threads at work for one request")
+    return found

@@ -1,0 +1,456 @@
+"""The profiler: begins a profile of a span, ends it, and has its text put on the span before that ends.
+
+A profile of a request that *turned slow* begins when the watchdog says so. Under *tail* it begins at the age of 50 ms,
+and is thrown away unless the request turns out slow, fails or hits its deadline. All others begin where somebody asks.
+"""
+
+# ruff: noqa: EM101 - the reason of a refusal is a word of the contract, not a message
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Hashable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal
+from weakref import ref
+
+from opentelemetry.trace import Span, StatusCode
+
+from otel_introspect import semconv
+from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
+from otel_introspect.engine.clock import Clock, SystemClock
+from otel_introspect.engine.introspector import Introspector
+from otel_introspect.engine.live_table import LiveTable, Watch
+from otel_introspect.engine.places import Place
+from otel_introspect.engine.recording import Frame, line_of
+from otel_introspect.engine.sampler import MAX_THREADS, Sampled, Sampler
+from otel_introspect.engine.stacks import Position
+from otel_introspect.faults import count, fail_open
+from otel_introspect.profiling.console_text import console_text
+from otel_introspect.profiling.pyinstrument_engine import CallHook
+from otel_introspect.profiling.sessions import Facts, summed_session, whole_session
+from otel_introspect.sinks.reporter import ProfileReport, SpanReporter, close_before_end
+from otel_introspect.triggers.admission import Admission, Ticket
+from otel_introspect.triggers.refusal import Refused, refuse
+
+if TYPE_CHECKING:
+    from otel_introspect.profiling.store import ProfileStore
+
+Trigger = Literal["slow", "tail", "request", "ratio", "code"]
+Where = Callable[[], "int | Place | None"]
+
+_MILLISECONDS: Final = 1000
+_NANOSECONDS: Final = 1_000_000_000
+# What somebody asks for explicitly is sampled so much more often.
+_EXPLICIT: Final = 10
+_SHORTEST_MS: Final = 1
+# Open spans that one look for tails goes through.
+_MAX_LOOKED_AT: Final = 200
+_RATIO_BITS: Final = 64
+
+
+class LiveProfile:
+    """A profile that is being taken.
+
+    Args:
+        profiler: Takes it.
+        trigger: Why.
+        span: What it is about.
+        sampled: What is sampled; None if pyinstrument does it.
+        ticket: The place among the explicit ones.
+        began_in: Where; the tree begins there.
+    """
+
+    def __init__(  # noqa: PLR0913 - facts, each by its name
+        self,
+        profiler: Profiler,
+        trigger: Trigger,
+        span: Any,  # noqa: ANN401 - a span, or what an adapter has in its place
+        *,
+        sampled: Sampled,
+        ticket: Ticket | None,
+        began_in: tuple[Position, ...] = (),
+    ) -> None:
+        self.id: Final = secrets.token_hex(16)
+        self.trigger: Trigger = trigger
+        self.began: Final = time.time()
+        self.is_cut = False
+        """Whether it has stopped before the work did."""
+        self.hook: CallHook | None = None
+        self._profiler = profiler
+        self._span: Callable[[], Any] = ref(span)
+        self._name: Final[str] = str(getattr(span, "name", "") or "")
+        self._sampled = sampled
+        self._ticket = ticket
+        self._began_in = began_in
+        self._started_at = profiler.now()
+        self._stopped_at: float | None = None
+        self._thread: Final = threading.get_ident()
+        self._cpu: Final = time.thread_time()
+        self._is_over = threading.Lock()  # taken once and never given back
+        self._session: Any = None
+
+    @property
+    def sampled(self) -> Sampled:
+        """What is sampled."""
+        return self._sampled
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is added to it."""
+        return self._stopped_at is not None
+
+    def age(self, now: float) -> float:
+        """For how long it has been taken, in seconds."""
+        return now - self._started_at
+
+    def span(self) -> Any:  # noqa: ANN401 - as above
+        """The span; None if it is gone."""
+        return self._span()
+
+    def stop(self) -> None:
+        """Add nothing more."""
+        if self._stopped_at is None:
+            self._stopped_at = self._profiler.now()
+            self._profiler.sampler.stop(self._sampled)
+            if self.hook is not None:
+                self.hook.stop()
+
+    def finish(self) -> bool:
+        """End it and put it on its span. Never raises.
+
+        The text is made on the introspector's thread; the caller waits for it.
+
+        Returns:
+            Whether the span has it.
+        """
+        if not self._is_over.acquire(blocking=False):
+            return False
+        with fail_open("finishing a profile"):
+            return self._profiler.finish(self)
+        return False
+
+    def discard(self) -> None:
+        """End it, and forget what was seen. Never raises."""
+        if self._is_over.acquire(blocking=False):
+            with fail_open("discarding a profile"):
+                self.end()
+
+    def end(self) -> None:
+        """Give back what it has."""
+        self.stop()
+        if self._ticket is not None:
+            self._ticket.leave()
+        self._profiler.forget(self)
+
+    def close(self) -> None:
+        """Called as the span is about to end; under ``tail`` only some are kept."""
+        span = self.span()
+        if self.trigger == "tail" and not (span is not None and _is_worth_keeping(span)):
+            self.discard()
+        else:
+            self.finish()
+
+    def facts(self) -> Facts:
+        """What is known of it beside its samples."""
+        sampled = self._sampled
+        ended = self._stopped_at if self._stopped_at is not None else self._profiler.now()
+        by_alarm = sampled.alarm_count
+        total = sampled.recording.sample_count
+        by = "the alarm" if by_alarm == total else f"the alarm ({by_alarm} of {total}) and a thread"
+        return Facts(
+            start_time=self.began,
+            duration=ended - self._started_at,
+            interval=sampled.interval,
+            description=f"{self._name} ({self.trigger}; sampled by {by if by_alarm else 'a thread'})",
+            cpu_time=time.thread_time() - self._cpu if threading.get_ident() == self._thread else 0.0,
+            began_in=tuple(Frame(code, line_of(code, lasti)) for code, lasti in reversed(self._began_in)),
+        )
+
+    def keep(self, facts: Facts) -> None:
+        """Make the session; what was sampled can go then."""
+        if self._session is None:
+            if self.hook is not None:
+                self._session = self.hook.session(facts.description)
+            else:
+                self._session = whole_session(self._sampled.recording, facts)
+
+    def session(self) -> Any:  # noqa: ANN401 - pyinstrument is not loaded for an annotation
+        """The whole profile, as a ``pyinstrument.session.Session``; it is stopped first."""
+        self.stop()
+        self.keep(self.facts())
+        return self._session
+
+
+class Profiler:
+    """Takes the profiles of one process.
+
+    Args:
+        config: The settings.
+        table: The entry spans.
+        reporter: Puts profiles on spans.
+        introspector: The thread that samples and makes text.
+        clock: What time it is, for the age of spans.
+    """
+
+    def __init__(
+        self,
+        config: IntrospectConfig,
+        table: LiveTable,
+        reporter: SpanReporter,
+        introspector: Introspector,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        profiler = config.profiler
+        self.sampler: Final = Sampler()
+        self.admission: Final = Admission()
+        self.triggers: Final = frozenset(profiler.triggers)
+        self.store: Final = _store(profiler) if profiler.store else None
+        self.taken: dict[str, int] = {}
+        """How many profiles were put on spans, by trigger."""
+        self._config = profiler
+        self._max_bytes = config.evidence.max_attribute_bytes
+        self._table = table
+        self._reporter = reporter
+        self._introspector = introspector
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._live: dict[str, LiveProfile] = {}
+        self._of_spans: dict[Hashable, LiveProfile] = {}
+        self._tails: dict[Hashable, LiveProfile] = {}
+        self._ratio_bound = int(profiler.ratio * 2**_RATIO_BITS) if "ratio" in self.triggers else 0
+
+    now = staticmethod(time.monotonic)
+
+    def interval_ms(self, trigger: Trigger) -> int:
+        """How often a profile of this kind is sampled."""
+        interval = self._config.interval
+        return max(interval // _EXPLICIT, _SHORTEST_MS) if trigger in ("request", "code") else interval
+
+    # Beginning.
+
+    def begin(  # noqa: PLR0913 - facts, each by its name
+        self,
+        trigger: Trigger,
+        span: Any,  # noqa: ANN401 - a span, or what an adapter has in its place
+        key: Hashable,
+        where: Where,
+        *,
+        began_in: tuple[Position, ...] = (),
+        interval_ms: int | None = None,
+    ) -> LiveProfile:
+        """Begin a profile of *span*. From any thread.
+
+        Args:
+            trigger: Why.
+            span: What it is about.
+            key: By which work in pools is known to be its own.
+            where: Says where it is at any time.
+            began_in: The stack that is around it, innermost frame first, if it is known.
+            interval_ms: How often to sample, if not as configured.
+
+        Raises:
+            Refused: If it can't be taken now.
+        """
+        ticket = None
+        if trigger in ("request", "code"):
+            ticket = self.admission.enter(limited=trigger == "request")
+        elif len(self.sampler) >= MAX_THREADS:
+            raise refuse("busy")
+        interval = (interval_ms or self.interval_ms(trigger)) / _MILLISECONDS
+        try:
+            sampled = Sampled(key, where, interval, self.now())
+            live = LiveProfile(self, trigger, span, sampled=sampled, ticket=ticket, began_in=began_in)
+            if ticket is not None and self._config.engine == "pyinstrument":
+                live.hook = CallHook.start(interval)
+            if live.hook is None:
+                self.sampler.start(sampled)
+            self._live[live.id] = live
+            self._reporter.expect_profile(span)
+            self._introspector.wake()
+        except BaseException:
+            if ticket is not None:
+                ticket.leave()
+            raise
+        return live
+
+    def begin_for_entry(self, trigger: Trigger, span: Any, key: Hashable) -> LiveProfile:  # noqa: ANN401 - as above
+        """Begin a profile of an entry span, which ends with that.
+
+        Raises:
+            Refused: If it can't be taken now.
+        """
+        live = self.begin(trigger, span, key, lambda: self._table.place_of(key))
+        self._of_spans[key] = live
+        close_before_end(span, live)
+        return live
+
+    def is_chosen(self, trace_id: int) -> bool:
+        """Whether the trigger ``ratio`` chooses this trace: the same ones in each service."""
+        return bool(self._ratio_bound) and trace_id & (2**_RATIO_BITS - 1) < self._ratio_bound
+
+    def turned_slow(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - as above
+        """The watchdog has found *span* slow; on the introspector's thread."""
+        live = self._of_spans.get(watch.key)
+        if live is not None and not live.stopped:
+            if live.trigger == "tail":
+                watch.before_close(live.finish)
+        elif live is None and ("slow" in self.triggers or "tail" in self.triggers):
+            # Under ``tail`` it comes too late for the beginning, as where the first request loads all this.
+            try:
+                live = self.begin("slow" if "slow" in self.triggers else "tail", span, watch.key, lambda: watch.place)
+            except Refused:
+                return
+            self._of_spans[watch.key] = live
+            watch.before_close(live.finish)
+
+    def leave_out(self, key: Hashable) -> None:
+        """Take no profile of the entry span that has this key, unless somebody has asked for it."""
+        live = self._of_spans.get(key)
+        if live is not None and live.trigger != "request":
+            live.discard()
+
+    # On the introspector's thread.
+
+    def look(self) -> int | None:
+        """Do what is due; in how many nanoseconds to come again, None if there is nothing to come for."""
+        waits: list[float] = []
+        if "tail" in self.triggers and self._table:
+            waits.append(self._begin_tails())
+        if self._live:
+            self._end_what_is_over()
+        wait = self.sampler.tick()
+        if wait is not None:
+            waits.append(wait)
+        return int(min(waits) * _NANOSECONDS) if waits else None
+
+    def _begin_tails(self) -> float:
+        """Begin to sample what has reached the age; in how many seconds the next one does."""
+        now = self._clock.wall()
+        horizon = now - TAIL_AGE_MS * _NANOSECONDS // _MILLISECONDS
+        for key, (reference, _) in _oldest(self._table, _MAX_LOOKED_AT):
+            if key in self._tails:
+                continue
+            span = reference()
+            if span is None:
+                continue
+            if span.start_time > horizon:
+                return float(max(span.start_time - horizon, 0) / _NANOSECONDS)
+            if key in self._of_spans:
+                continue
+            if len(self.sampler) >= MAX_THREADS:
+                count("refused", "profile: busy")
+                break
+            with fail_open("beginning to profile a request"):
+                self._tails[key] = self.begin_for_entry("tail", span, key)
+        return TAIL_AGE_MS / _MILLISECONDS
+
+    def _end_what_is_over(self) -> None:
+        now = self.now()
+        longest = self._config.max_duration / _MILLISECONDS
+        for key in [key for key in self._tails if key not in self._table]:
+            self._tails.pop(key).stop()  # what it has seen goes with its span, unless that fails
+        for live in list(self._live.values()):
+            if live.span() is None:
+                live.discard()
+            elif live.age(now) > longest and not live.stopped:
+                live.is_cut = True
+                if live.hook is None:  # pyinstrument's can be stopped on its own thread only
+                    live.stop()
+
+    # Ending.
+
+    def finish(self, live: LiveProfile) -> bool:
+        """Put *live* on its span; see ``LiveProfile.finish``."""
+        live.stop()
+        span = live.span()
+        facts = live.facts()
+        reports: list[ProfileReport] = []
+        try:
+            if span is None:
+                return False
+            if not self._introspector.do(lambda: reports.append(self._report_of(live, facts))) or not reports:
+                count("dropped", "profile: its text was not ready in time")
+                return False
+            if not self._reporter.report_profile(span, reports[0]):
+                return False
+            self.taken[live.trigger] = self.taken.get(live.trigger, 0) + 1
+            return True
+        finally:
+            live.end()
+
+    def _report_of(self, live: LiveProfile, facts: Facts) -> ProfileReport:
+        recording = live.sampled.recording
+        recording.fold()
+        if live.hook is not None:
+            session: Any = live.hook.session(facts.description)
+        else:
+            session = summed_session(recording, facts)
+        text, is_trimmed = console_text(session, self._max_bytes)
+        url = None
+        if self.store is not None or live.trigger == "code":
+            live.keep(facts)
+        if self.store is not None:
+            with fail_open("storing a profile"):
+                url = self.store.put(live.id, live.session())
+        return ProfileReport(
+            taken=time.time_ns(),
+            id=live.id,
+            text=text,
+            trigger=live.trigger,
+            engine="sampler" if live.hook is None else "pyinstrument",
+            interval_ms=max(round(facts.interval * _MILLISECONDS), 1),
+            sample_count=session.sample_count,
+            duration_ms=round(facts.duration * _MILLISECONDS),
+            truncated=is_trimmed or live.is_cut or recording.is_full,
+            url=url,
+        )
+
+    def forget(self, live: LiveProfile) -> None:
+        """Called when *live* is over."""
+        self._live.pop(live.id, None)
+        if self._of_spans.get(live.sampled.key) is live:
+            del self._of_spans[live.sampled.key]
+
+    def close(self) -> None:
+        """Take no more profiles, and give back what was borrowed."""
+        for live in list(self._live.values()):
+            live.discard()
+        self.sampler.close()
+        if self.store is not None:
+            self.store.stop()
+
+    def after_fork(self) -> None:
+        """In a forked child: go on with what the thread that forked is about."""
+        self.admission.after_fork()
+        if self.store is not None:
+            self.store.after_fork()
+        here = threading.get_ident()
+        for key, live in list(self._live.items()):
+            if live.sampled.where() != here:
+                del self._live[key]
+        self.sampler.forget([live.sampled for live in self._live.values() if live.hook is None])
+
+
+def _store(config: ProfilerConfig) -> ProfileStore:
+    # Late, as most keep nothing but the text.
+    from otel_introspect.profiling.store import ProfileStore
+
+    return ProfileStore(config.store, max_count=config.store_max_count, max_bytes=config.store_max_bytes)
+
+
+def _is_worth_keeping(span: Span) -> bool:
+    """Whether a request that was fast has failed, or has hit its deadline."""
+    status = getattr(getattr(span, "status", None), "status_code", None)
+    attributes = getattr(span, "attributes", None) or {}
+    return status is StatusCode.ERROR or bool(attributes.get(semconv.INTERRUPTED)) or "error.type" in attributes
+
+
+def _oldest(table: LiveTable, number: int) -> list[tuple[Hashable, Any]]:
+    while True:
+        try:
+            return list(islice(table.open.items(), number))
+        except RuntimeError:  # a request changed it meanwhile
+            continue
