@@ -105,6 +105,7 @@ def test_all_is_what_there_is():
         "__version__",
         "disable_timeouts",
         "exempt",
+        "profile",
         "snapshot",
         "timeout",
     ]

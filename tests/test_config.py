@@ -91,6 +91,24 @@ ROWS = [
         ("NaN", "inf", "-inf", "-0.1", "1.1", "50%", "0_1", "\u0660", "half"),
     ),
     Row(ProfilerConfig, "store", "PROFILER_STORE", "", "s3://profiles", "s3://profiles", ()),
+    Row(
+        ProfilerConfig,
+        "store_max_count",
+        "PROFILER_STORE_MAX_COUNT",
+        1000,
+        "1",
+        1,
+        ("0", *BAD_NUMBERS),
+    ),
+    Row(
+        ProfilerConfig,
+        "store_max_bytes",
+        "PROFILER_STORE_MAX_BYTES",
+        256 * 1024 * 1024,
+        "1",
+        1,
+        ("0", *BAD_NUMBERS),
+    ),
     Row(ProfilerConfig, "max_duration", "PROFILER_MAX_DURATION", 30_000, "1", 1, ("0", *BAD_NUMBERS)),
     Row(TimeoutConfig, "timeout", "TIMEOUT", 0, "20000", 20_000, BAD_NUMBERS),
     Row(
@@ -133,7 +151,7 @@ def test_the_table_here_is_complete():
     expected = {(config, *pair) for config in SETTINGS for pair in variables_of(config).items()}
 
     assert {(row.config, row.field, PREFIX + row.variable) for row in ROWS} == expected
-    assert len(ROWS) == 22
+    assert len(ROWS) == 24
 
 
 @every_row
@@ -316,12 +334,12 @@ def test_introspect_options():
 
 def test_not_in_effect():
     """
-    What is only read so far: locals, checkpoint and all of the profiler and the recorder.
+    What is only read so far: locals, checkpoint and the recorder.
     """
     expected = {
         PREFIX + row.variable
         for row in ROWS
-        if row.config in (ProfilerConfig, RecorderConfig) or row.field in ("locals", "checkpoint")
+        if row.config is RecorderConfig or row.field in ("locals", "checkpoint")
     }
 
     assert expected == NOT_IN_EFFECT

@@ -142,11 +142,11 @@ def _key(key_file: Path | None) -> str:
             msg = f"{source} is {'too long' if key else 'empty'}. The file is to hold the key that the service has."
             raise click.ClickException(msg)
     if len(key) < tokens.MIN_KEY_LENGTH:
-        msg = (
-            f"{source} is shorter than {tokens.MIN_KEY_LENGTH} characters, which can be guessed; the service does not"
-            " use it either. Give both a random one: python -c 'import secrets; print(secrets.token_urlsafe())'"
+        click.echo(
+            f"Warning: {source[0].lower()}{source[1:]} is shorter than {tokens.MIN_KEY_LENGTH} characters, which can be"
+            " guessed. Take a random one: python -c 'import secrets; print(secrets.token_urlsafe())'",
+            err=True,
         )
-        raise click.ClickException(msg)
     return key
 
 

@@ -49,6 +49,7 @@ _SHORTEST_MS: Final = 1
 # Open spans that one look for tails goes through.
 _MAX_LOOKED_AT: Final = 200
 _RATIO_BITS: Final = 64
+_FLUSH_SECONDS: Final = 5.0
 
 
 class LiveProfile:
@@ -420,6 +421,7 @@ class Profiler:
             live.discard()
         self.sampler.close()
         if self.store is not None:
+            self.store.flush(_FLUSH_SECONDS)
             self.store.stop()
 
     def after_fork(self) -> None:

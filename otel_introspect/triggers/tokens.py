@@ -33,9 +33,9 @@ from otel_introspect.triggers.refusal import refuse
 DEFAULT_TTL: Final = 300
 MAX_TTL: Final = 24 * 60 * 60
 SKEW: Final = 30
-"""By how many seconds the clocks of who signs and who verifies may differ, either way."""
+"""By how many seconds the clock of who signs may be ahead. One that is behind makes tokens expire so much sooner."""
 MIN_KEY_LENGTH: Final = 16
-"""Who sees a token can try keys at leisure. A shorter one signs nothing and admits nothing."""
+"""Who sees a token can try keys at leisure. A shorter one is warned about."""
 NONCE_BYTES: Final = 16
 
 _REQUEST: Final = b"request"
@@ -79,7 +79,7 @@ def sign(  # noqa: PLR0913 - the request as the server knows it, and what only t
         nonce: 16 bytes that no other token has; random ones if None is given.
 
     Raises:
-        ConfigurationError: If the key is too short, or a number is out of its bounds.
+        ConfigurationError: If the key is empty, or a number is out of its bounds.
     """
     return _signed(key, _REQUEST, _request(method, path, query), _stamp(ttl, now, nonce))
 
@@ -95,7 +95,7 @@ def sign_travel(key: str, trace_id: int, *, ttl: int, now: float | None = None, 
         nonce: 16 bytes; random ones if None is given.
 
     Raises:
-        ConfigurationError: If the key is too short, or a number is out of its bounds.
+        ConfigurationError: If the key is empty, or a number is out of its bounds.
     """
     return _signed(key, _TRAVEL, _trace(trace_id), _stamp(ttl, now, nonce))
 
@@ -104,20 +104,19 @@ class Verifier:
     """Tells valid tokens from others.
 
     Args:
-        key: The secret. None, or one that is too short, which is said once: then nothing is valid.
+        key: The secret. Without one nothing is valid; that one is short is said once.
         nonces: Those that have been used.
         clock: The time of day in seconds.
     """
 
     def __init__(self, key: str, nonces: Nonces, *, clock: Callable[[], float] = time.time) -> None:
-        self._secret = _secret(key) if len(key) >= MIN_KEY_LENGTH else None
+        self._secret = _secret(key) if key else None
         self._nonces = nonces
         self._clock = clock
-        if key and self._secret is None:
+        if 0 < len(key) < MIN_KEY_LENGTH:
             tell_once(
                 logging.WARNING,
-                "%s has fewer than %d characters, which can be guessed: it is not used, and every remote request for a"
-                " profile is refused. Set a random one.",
+                "%s has fewer than %d characters, which can be guessed by whoever sees one token. Set a random one.",
                 OTEL_PYTHON_INTROSPECT_PROFILER_KEY,
                 MIN_KEY_LENGTH,
             )
@@ -165,7 +164,7 @@ class Verifier:
         now = self._clock()
         if now < stamp.issued - SKEW:
             raise refuse("not-yet-valid")
-        if now > stamp.issued + stamp.ttl + SKEW:
+        if now > stamp.issued + stamp.ttl:
             raise refuse("expired")
         return self._secret, stamp
 
@@ -217,8 +216,8 @@ def _stamp(ttl: int, now: float | None, nonce: bytes | None) -> _Stamp:
 
 
 def _signed(key: str, purpose: bytes, subject: Iterable[bytes], stamp: _Stamp) -> str:
-    if len(key) < MIN_KEY_LENGTH:
-        msg = f"the key is shorter than {MIN_KEY_LENGTH} characters, which can be guessed: take a random one"
+    if not key:
+        msg = "there is no key to sign with"
         raise ConfigurationError(msg)
     mac = _mac(_secret(key), purpose, subject, stamp)
     return f"{_VERSION}.{stamp.issued:d}.{stamp.ttl:d}.{_to_text(stamp.nonce)}.{_to_text(mac)}"

@@ -217,7 +217,7 @@ def test_other_spans_are_looked_at_when_one_look_fails(tracing, monkeypatch):
     A fault of ours with one span costs that span's snapshot, one log line, and nothing else.
     """
     spans = [tracing.start(str(number)) for number in range(3)]
-    real = ThreadPlace.look
+    real = ThreadPlace.stack
     calls = []
 
     def fails_once(place, frames):
@@ -226,7 +226,7 @@ def test_other_spans_are_looked_at_when_one_look_fails(tracing, monkeypatch):
             raise RuntimeError("broken")
         return real(place, frames)
 
-    monkeypatch.setattr(ThreadPlace, "look", fails_once)
+    monkeypatch.setattr(ThreadPlace, "stack", fails_once)
     tracing.look(1000)
     for span in spans:
         span.end()

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from otel_introspect import faults
-from otel_introspect.config import IntrospectConfig, WatchdogConfig
+from otel_introspect.config import IntrospectConfig, ProfilerConfig, WatchdogConfig
 from otel_introspect.engine.places import Stack
 from otel_introspect.errors import RequestInterrupted
 from otel_introspect.instrumentation.django.streaming import BodySpan
@@ -64,7 +64,8 @@ class Service:
 
     def __init__(self, worker, **watchdog):
         self.worker = worker
-        self.introspection = Introspection(IntrospectConfig(watchdog=WatchdogConfig(**watchdog)))
+        config = IntrospectConfig(watchdog=WatchdogConfig(**watchdog), profiler=ProfilerConfig(triggers=()))
+        self.introspection = Introspection(config)
         self.introspection.introspector.parked = False  # so that no span starts the thread
         self.exporter = Exporter()
         self.provider = TracerProvider()

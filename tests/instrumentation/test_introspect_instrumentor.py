@@ -213,8 +213,8 @@ def test_an_option_that_has_no_effect_yet(instrumentor, provider, caplog):
     """
     The same holds for a keyword; and a value that is not understood is only told as that.
     """
-    name = PREFIX + "PROFILER_INTERVAL"
-    instrumentor.instrument(tracer_provider=provider, **{option_of(name): 500})
+    name = PREFIX + "RECORDER_DIR"
+    instrumentor.instrument(tracer_provider=provider, **{option_of(name): "none"})
 
     assert said(caplog) == [f"{name} is understood, but this version does not act on it yet."]
 
@@ -223,11 +223,11 @@ def test_a_bad_variable_that_has_no_effect_yet(instrumentor, provider, monkeypat
     """
     A bad value of such a variable has one warning, not two.
     """
-    monkeypatch.setenv(PREFIX + "PROFILER_INTERVAL", "soon")
+    monkeypatch.setenv(PREFIX + "WATCHDOG_LOCALS", "soon")
     instrumentor.instrument(tracer_provider=provider)
 
     (message,) = said(caplog)
-    assert message.startswith(f"{PREFIX}PROFILER_INTERVAL='soon' is not a whole number")
+    assert message.startswith(f"{PREFIX}WATCHDOG_LOCALS='soon' is neither true nor false")
 
 
 def test_logs_are_not_there_yet(instrumentor, provider, monkeypatch, caplog):
@@ -389,7 +389,7 @@ def test_setting_up_never_raises(instrumentor, monkeypatch, part):
     """
     Whichever part of ours raises, the instrumentors after us get their turn, and so do we another time.
     """
-    monkeypatch.setenv(PREFIX + "PROFILER_INTERVAL", "5")
+    monkeypatch.setenv(PREFIX + "RECORDER_DIR", "none")
     monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
     with monkeypatch.context() as patch:
         patch.setattr(f"{introspect.__name__}.{part}", broken)

@@ -219,8 +219,15 @@ class RaisingTable:
 
 
 def broken_introspection(table, wake=lambda: None):
-    introspector = types.SimpleNamespace(parked=True, wake=wake)
-    return types.SimpleNamespace(table=table, introspector=introspector, watching=True, stop=lambda: None)
+    return types.SimpleNamespace(
+        table=table,
+        introspector=types.SimpleNamespace(parked=True),
+        wake=wake,
+        watching=True,
+        profiles=False,
+        begins_profiles=False,
+        stop=lambda: None,
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError, AttributeError, TypeError, KeyError, MemoryError, RecursionError])

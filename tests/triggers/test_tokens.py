@@ -397,11 +397,10 @@ def test_nothing_but_a_refusal_is_ever_raised(token, method, path, query, trace_
 
 def test_the_time_for_which_it_is_valid():
     """
-    It is valid from 30 s before it was issued to 30 s after it has expired, by the clock of who verifies, and no
-    longer.
+    It is valid from 30 s before it was issued until it has expired, by the clock of who verifies, and no longer.
     """
     reasons = {
-        after: reason_of(TOKEN, by=checker(now=NOW + after)) for after in (-31, -30.5, -30, 0, 330, 330.5, 10**9)
+        after: reason_of(TOKEN, by=checker(now=NOW + after)) for after in (-31, -30.5, -30, 0, 300, 300.5, 10**9)
     }
 
     assert SKEW == 30
@@ -410,8 +409,8 @@ def test_the_time_for_which_it_is_valid():
         -30.5: "not-yet-valid",
         -30: None,
         0: None,
-        330: None,
-        330.5: "expired",
+        300: None,
+        300.5: "expired",
         10**9: "expired",
     }
 
@@ -486,11 +485,11 @@ def test_it_is_remembered_for_as_long_as_it_is_valid(verifier, wall):
     There is no moment at which a used token is forgotten and not yet expired.
     """
     assert reason_of(TOKEN, by=verifier) is None
-    for after in (1, 300, 329, 330, 331, 400, 100_000):
+    for after in (1, 299, 300, 301, 331, 400, 100_000):
         wall.now = NOW + after
         # Another one, so that what has expired is cleaned up.
         assert reason_of(sign(KEY, "GET", b"/", "", now=wall.now), "GET", b"/", "", by=verifier) is None
-        assert reason_of(TOKEN, by=verifier) == ("replayed" if after <= 330 else "expired")
+        assert reason_of(TOKEN, by=verifier) == ("replayed" if after <= 300 else "expired")
 
 
 def test_what_is_remembered_is_a_digest_and_the_last_moment():
@@ -524,26 +523,34 @@ def test_keys_do_not_use_up_each_other_s_nonces(wall, directory):
         assert reason_of(token, by=Verifier(key, nonces, clock=wall)) is None
 
 
-@pytest.mark.parametrize("key", ["", "short", "x" * 15])
-def test_without_a_key_nothing_is_taken(key, caplog):
+def test_without_a_key_nothing_is_taken():
     """
-    Without a key, or with one that can be guessed, every token is refused; the latter is said, once, without the key.
+    Without a key every token is refused.
+    """
+    assert reason_of(TOKEN, by=checker("")) == "no-key"
+    assert reason_of("", by=checker("")) == "no-key"
+    assert travel_reason_of(TRAVELLING, by=checker("")) == "no-key"
+
+
+def test_a_key_that_can_be_guessed_is_warned_about(caplog):
+    """
+    A short key works; that it can be guessed is said once, without the key.
     """
     for _ in range(2):
-        assert reason_of(TOKEN, by=checker(key)) == "no-key"
-        assert reason_of("", by=checker(key)) == "no-key"
-        assert travel_reason_of(TRAVELLING, by=checker(key)) == "no-key"
+        token = sign("hunter2", "GET", b"/report", "a=1&b=2", now=NOW, nonce=NONCE)
+        assert reason_of(token, by=checker("hunter2")) is None
+        assert reason_of(TOKEN, by=checker("hunter2")) == "bad-signature"
 
-    assert [record.levelno for record in caplog.records] == ([logging.WARNING] if key else [])
-    assert not key or "OTEL_PYTHON_INTROSPECT_PROFILER_KEY has fewer than 16 characters" in caplog.text
-    assert not key or key not in caplog.text
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "OTEL_PYTHON_INTROSPECT_PROFILER_KEY has fewer than 16 characters" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"key": ""},
-        {"key": "x" * 15},
         {"ttl": 0},
         {"ttl": -1},
         {"ttl": MAX_TTL + 1},
@@ -556,7 +563,7 @@ def test_without_a_key_nothing_is_taken(key, caplog):
 )
 def test_what_nobody_would_take_is_not_signed(wrong):
     """
-    Signing with a key that is too short, or for a time out of bounds, fails with what is wrong, and without the key.
+    Signing without a key, or for a time out of bounds, fails with what is wrong, and without the key.
     """
     given = {"key": KEY, "ttl": 300, "now": NOW, "nonce": NONCE} | wrong
     key = given.pop("key")
@@ -603,9 +610,9 @@ def test_a_travelling_decision_expires():
     """
     The travelling token is valid for its time and the skew of the clocks, as any other.
     """
-    reasons = {after: travel_reason_of(TRAVELLING, by=checker(now=NOW + after)) for after in (-31, -30, 330, 331)}
+    reasons = {after: travel_reason_of(TRAVELLING, by=checker(now=NOW + after)) for after in (-31, -30, 300, 331)}
 
-    assert reasons == {-31: "not-yet-valid", -30: None, 330: None, 331: "expired"}
+    assert reasons == {-31: "not-yet-valid", -30: None, 300: None, 331: "expired"}
 
 
 @pytest.mark.parametrize(
