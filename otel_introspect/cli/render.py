@@ -61,7 +61,7 @@ def render(*, profile: str, format_: str, output: str | None, id_: str | None, o
     if open_ and output == _STANDARD_OUTPUT:
         msg = "--open needs a file: leave --output out, or name one."
         raise click.UsageError(msg)
-    if output == _STANDARD_OUTPUT and kind.binary and sys.stdout.isatty():
+    if output == _STANDARD_OUTPUT and kind.binary and _is_terminal():
         msg = f"{format_} is binary and nothing for a terminal: name a file, or leave --output out."
         raise click.UsageError(msg)
     try:
@@ -88,9 +88,13 @@ def render(*, profile: str, format_: str, output: str | None, id_: str | None, o
         _open(path, format_)
 
 
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def _print(contents: bytes, kind: Kind) -> None:
     """Write to stdout: bytes as they are, text in the encoding that a terminal has."""
-    if kind.binary or not sys.stdout.isatty():
+    if kind.binary or not _is_terminal():
         click.echo(contents, nl=False)
         return
     encoding = sys.stdout.encoding or "utf-8"

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from pyinstrument.session import Session
 
 _PROGRAM: Final = "dot"
-_TIME_LIMIT: Final = 120.0
+# The options and the seconds that Graphviz gets. Where everybody calls everybody it takes minutes to lay out fine
+# curves; then plain lines have to do.
+_EFFORTS: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
+    ((), 20.0),
+    (("-Gnslimit=2", "-Gnslimit1=2", "-Gmclimit=0.1", "-Gsplines=line"), 60.0),
+)
 _MAX_SAID: Final = 500
 # gprof2dot's own defaults: what takes less of the time than this is not drawn.
 _MIN_NODE: Final = 0.005
 _MIN_EDGE: Final = 0.001
-# Both by time, so the smallest go. Graphviz takes minutes for graphs of which nobody can see anything.
+# Beyond these the smallest go too.
 _MAX_FUNCTIONS: Final = 1_000
+_MAX_CALLS: Final = 1_000
 # Graphviz reads no string of more than 16 KiB, and a box as wide as a novel hides the others.
 _MAX_NAME: Final = 120
 _MAX_TOOLTIP: Final = 1_000
@@ -77,7 +83,7 @@ def drawing(session: Session, format: Literal["svg", "pdf"]) -> bytes:  # noqa: 
     """The call graph, drawn by Graphviz.
 
     Raises:
-        RenderError: If gprof2dot or Graphviz is not installed, or Graphviz fails or takes longer than two minutes.
+        RenderError: If gprof2dot or Graphviz is not installed, or Graphviz fails or does not come to an end.
     """
     graph = dot_file(session)
     program = shutil.which(_PROGRAM)
@@ -87,16 +93,21 @@ def drawing(session: Session, format: Literal["svg", "pdf"]) -> bytes:  # noqa: 
             f"(apt install graphviz, dnf install graphviz, brew install graphviz). {_ELSE}"
         )
         raise RenderError(msg)
-    try:
-        done = subprocess.run(  # noqa: S603 - the user's own program; what it reads is on its standard input
-            [program, f"-T{format}"], input=graph, capture_output=True, timeout=_TIME_LIMIT, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        msg = f"Graphviz has not drawn the graph within {_TIME_LIMIT:.0f} seconds. {_ELSE}"
-        raise RenderError(msg) from error
-    except OSError as error:
-        msg = f"{program} cannot be started ({error.strerror}). {_ELSE}"
-        raise RenderError(msg) from error
+    done = None
+    for options, seconds in _EFFORTS:
+        try:
+            done = subprocess.run(  # noqa: S603 - the user's own program; what it reads is on its standard input
+                [program, f"-T{format}", *options], input=graph, capture_output=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        except OSError as error:
+            msg = f"{program} cannot be started ({error.strerror}). {_ELSE}"
+            raise RenderError(msg) from error
+        break
+    if done is None:
+        msg = f"Graphviz has not drawn the graph within {_EFFORTS[-1][1]:.0f} seconds. {_ELSE}"
+        raise RenderError(msg)
     if done.returncode or not done.stdout:
         said = one_line(done.stderr.decode("utf-8", "replace").strip())[:_MAX_SAID] or f"exit status {done.returncode}"
         msg = f"Graphviz could not draw the graph ({said}). {_ELSE}"
@@ -105,16 +116,22 @@ def drawing(session: Session, format: Literal["svg", "pdf"]) -> bytes:  # noqa: 
 
 
 def _largest(stats: Stats) -> Stats:
-    """The functions with the most time, and the calls between these."""
-    if len(stats) <= _MAX_FUNCTIONS:
-        return stats
+    """The functions with the most time, and of the calls between these those with the most."""
     kept = sorted(stats, key=lambda function: stats[function][3], reverse=True)[:_MAX_FUNCTIONS]
     known = frozenset(kept)
+    calls = [
+        (times[3], caller, function)
+        for function in kept
+        for caller, times in stats[function][4].items()
+        if caller in known
+    ]
+    calls.sort(key=lambda call: call[0], reverse=True)
+    drawn = {(caller, function) for _, caller, function in calls[:_MAX_CALLS]}
     smaller: Stats = {}
     for function in kept:
-        calls, primitive, own, total, callers = stats[function]
-        callers = {caller: times for caller, times in callers.items() if caller in known}
-        smaller[function] = (calls, primitive, own, total, callers)
+        count, primitive, own, total, callers = stats[function]
+        callers = {caller: times for caller, times in callers.items() if (caller, function) in drawn}
+        smaller[function] = (count, primitive, own, total, callers)
     return smaller
 
 
@@ -126,10 +143,12 @@ def _label(node: Any, function: Function, session: Session) -> None:  # noqa: AN
         node.name, node.filename = "No samples were recorded.", None
         return
     node.name = _shown(name, _MAX_NAME) or " "
-    if not line and file == "~":
+    if file == "~":
         node.filename = None
         return
-    node.module = _shown(f"{session.shorten_path(file)}:{line}", _MAX_NAME)
+    place = f":{line}" if line else ""
+    node.module = _shown(f"{session.shorten_path(file)}{place}", _MAX_NAME)
+    # Never a bare word: those that DOT has a meaning for are not put in quotes.
     node.filename = _shown(f"{file}:{line}", _MAX_TOOLTIP)
 
 

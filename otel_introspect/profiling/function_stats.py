@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from otel_introspect.engine.stack_text import one_line
 from otel_introspect.profiling.renderable import identifier_of, parts_of, whole_stack
 
 if TYPE_CHECKING:
@@ -90,4 +91,5 @@ def _stem_length(stacks: Sequence[tuple[str, ...]], start: tuple[str, ...]) -> i
 
 def _function(frame: str) -> Function:
     name, file, line = parts_of(frame)
-    return (file or _NO_FILE, line, name)
+    # pstats prints them as they are.
+    return (one_line(file) or _NO_FILE, line, one_line(name))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from otel_introspect import semconv
 from otel_introspect.config import ProfilerConfig
@@ -16,7 +16,7 @@ from otel_introspect.engine.stack_text import one_line
 from otel_introspect.environment_variables import OTEL_PYTHON_INTROSPECT_PROFILER_STORE
 from otel_introspect.profiling.console_tree import Circumstances, session_from_text
 from otel_introspect.profiling.otlp_json import TracedProfile, is_trace, profiles_in
-from otel_introspect.profiling.retrieval import MAX_BYTES, ReadError, fetch, scheme_of, shown
+from otel_introspect.profiling.retrieval import MAX_BYTES, ReadError, fetch, parts_of_url, scheme_of, shown
 from otel_introspect.profiling.session_json import FRAME_RECORDS, session_of
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _beside_html(source: str) -> str:
     """The session that a page was made of; that stands beside it under the same name."""
     if not scheme_of(source):
         return _without_html(source)
-    parts = urlsplit(source)
+    parts = parts_of_url(source)
     return urlunsplit(parts._replace(path=_without_html(parts.path))) if parts.path.endswith(".html") else source
 
 
@@ -117,7 +117,7 @@ def _without_html(path: str) -> str:
 
 
 def _stem(address: str) -> str:
-    name = PurePosixPath(urlsplit(address).path).name if scheme_of(address) else Path(address).name
+    name = PurePosixPath(parts_of_url(address).path).name if scheme_of(address) else Path(address).name
     for suffix in (".gz", ".json", ".pyisession"):
         name = name.removesuffix(suffix)
     return _file_name(name)

@@ -20,7 +20,8 @@ HIDDEN_FRAMES: Final = "[frames hidden]"
 _SEPARATOR: Final = "\x00"
 _ATTRIBUTE: Final = "\x01"
 _LEAVES: Final = frozenset({"[self]", "[await]", "[out-of-context]"})
-_LINE: Final = re.compile(r"-?[0-9]{1,9}")
+# pyinstrument makes a number of it; in the frame that stands for a thread it is the thread's.
+_LINE: Final = re.compile(r"-?[0-9]{1,20}")
 _LINE_PART: Final = 2
 # The renderers walk the tree by recursion, one Python frame for each level, and Python allows 1,000 by default.
 _MAX_DEPTH: Final = 400
@@ -39,7 +40,8 @@ def renderable(session: Session, *, timeline: bool, plain: bool = False) -> Sess
     """
     from pyinstrument.session import Session
 
-    records = _mended(session.frame_records, one_line if plain else _as_it_is)
+    shown = one_line if plain else _as_it_is
+    records = _mended(session.frame_records, shown)
     return Session(
         frame_records=list(_merged(records) if timeline else _grouped(records)),
         start_time=session.start_time,
@@ -48,8 +50,8 @@ def renderable(session: Session, *, timeline: bool, plain: bool = False) -> Sess
         max_interval=session.max_interval,
         sample_count=session.sample_count,
         # pyinstrument takes the first of them without looking whether there is one.
-        start_call_stack=session.start_call_stack or [""],
-        target_description=one_line(session.target_description) if plain else session.target_description,
+        start_call_stack=[_mended_frame(frame, shown) for frame in session.start_call_stack] or [""],
+        target_description=shown(session.target_description),
         cpu_time=session.cpu_time,
         sys_path=session.sys_path,
         sys_prefixes=session.sys_prefixes,
@@ -100,7 +102,7 @@ def _mended_frame(frame: str, shown: Callable[[str], str]) -> str:
     identifier, *attributes = frame.split(_ATTRIBUTE)
     parts = identifier.split(_SEPARATOR)[: _LINE_PART + 1]
     if len(parts) > _LINE_PART and not _LINE.fullmatch(parts[_LINE_PART]):
-        del parts[_LINE_PART]  # pyinstrument makes a number of it
+        del parts[_LINE_PART]
     return _ATTRIBUTE.join([_SEPARATOR.join(map(shown, parts)), *map(shown, attributes)])
 
 

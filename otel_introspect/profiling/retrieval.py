@@ -12,7 +12,7 @@ from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from otel_introspect.engine.stack_text import one_line
@@ -64,6 +64,19 @@ def fetch(source: str, max_bytes: int = MAX_BYTES) -> bytes:
     return _unpacked(found, source, max_bytes) if found.startswith(_GZIP) else found
 
 
+def parts_of_url(source: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        ReadError: If it is none.
+    """
+    try:
+        return urlsplit(source)
+    except ValueError as error:
+        msg = f"{shown(source)} is no URL: {_said(error)}"
+        raise ReadError(msg) from error
+
+
 def shown(source: str) -> str:
     """*source* for a message: one line, not too long, without a password."""
     parts = source.split("@", 1)
@@ -75,7 +88,7 @@ def shown(source: str) -> str:
 def _path(source: str) -> Path:
     if not scheme_of(source):
         return Path(source)
-    return Path(unquote(urlsplit(source).path))
+    return Path(unquote(parts_of_url(source).path))
 
 
 def _from_file(source: str, path: Path, max_bytes: int) -> bytes:

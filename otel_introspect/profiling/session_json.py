@@ -45,7 +45,8 @@ def session_of(document: Mapping[str, Any], source: str) -> Session:
         min_interval=interval,
         max_interval=reader.number("max_interval", interval),
         sample_count=int(reader.number("sample_count", len(records))),
-        start_call_stack=reader.strings("start_call_stack"),
+        # pyinstrument takes the first of them without looking whether there is one.
+        start_call_stack=reader.strings("start_call_stack") or [""],
         target_description=reader.string("target_description"),
         cpu_time=reader.number("cpu_time", 0.0),
         sys_path=reader.strings("sys_path")[:_MAX_PATHS],
