@@ -18,7 +18,7 @@ from otel_introspect.profiling.reading import find
 
 _STANDARD_OUTPUT: Final = "-"
 _IN_A_BROWSER: Final = frozenset({"html", "svg", "pdf"})
-_MOST_OF_A_NAME: Final = 1_000
+_MOST_OF_A_NAME: Final = 999
 
 
 @click.command()
@@ -110,7 +110,7 @@ def _temporary_file(contents: bytes, name: str, kind: Kind) -> Path:
 
 
 def _new_file(contents: bytes, name: str, kind: Kind) -> Path:
-    for number in range(1, _MOST_OF_A_NAME):
+    for number in range(1, _MOST_OF_A_NAME + 1):
         path = Path(f"{name}{f'-{number}' if number > 1 else ''}{kind.suffix}")
         try:
             with path.open("xb") as file:
@@ -118,7 +118,7 @@ def _new_file(contents: bytes, name: str, kind: Kind) -> Path:
         except FileExistsError:
             continue
         return path
-    msg = f"there are {_MOST_OF_A_NAME} files of this name already"
+    msg = f"no name is free, up to number {_MOST_OF_A_NAME}"
     raise FileExistsError(msg)
 
 

@@ -150,6 +150,31 @@ def test_binary_is_not_for_a_terminal(stored, monkeypatch):
     assert "nothing for a terminal" in result.stderr
 
 
+def test_a_terminal_gets_what_it_can_show(stored, monkeypatch):
+    """
+    On a terminal that has no box-drawing characters the tree is printed all the same.
+    """
+    monkeypatch.setattr("otel_introspect.cli.render._is_terminal", lambda: True)
+
+    result = CliRunner(charset="ascii").invoke(main, ["render", stored])
+
+    assert result.exit_code == 0, result.output
+    assert r"\u2514\u2500 0.60 summary" in result.stdout
+
+
+def test_very_many_files_of_one_name_are_not_added_to(stored, monkeypatch):
+    """
+    The search for a name that is free comes to an end.
+    """
+    monkeypatch.setattr("otel_introspect.cli.render._MOST_OF_A_NAME", 1)
+    assert run(stored, "-f", "html").exit_code == 0
+
+    result = run(stored, "-f", "html")
+
+    assert result.exit_code == 1
+    assert "cannot be written: no name is free, up to number 1" in result.stderr
+
+
 def test_a_file_that_cannot_be_written_is_said(stored, tmp_path):
     """
     If there is no such directory one learns so.

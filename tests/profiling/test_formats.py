@@ -342,6 +342,16 @@ def test_html_of_many_samples_is_made_smaller(capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_html_of_another_pyinstrument_is_refused(monkeypatch):
+    """
+    If pyinstrument makes its page in a way that we don't know, one learns what to use instead.
+    """
+    monkeypatch.setattr("pyinstrument.renderers.html.HTMLRenderer.render", lambda self, session: "<html>")
+
+    with pytest.raises(RenderError, match="--format speedscope"):
+        render(report_session(), "html")
+
+
 def shown_by_chromium(page, tmp_path):
     """What the browser makes of *page*, and what it says on its console."""
     (tmp_path / "page.html").write_bytes(page)

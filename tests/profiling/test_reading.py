@@ -455,6 +455,31 @@ def test_of_several_one_is_chosen(tmp_path):
         read(path, profile_id="")
 
 
+def test_a_long_list_is_cut(tmp_path):
+    """
+    Of very many profiles the first are listed, and how many more there are.
+    """
+    path = written(tmp_path, *(trace_of(event_of(**{semconv.PROFILE_ID: f"{each:032x}"})) for each in range(50)))
+
+    with pytest.raises(ReadError) as caught:
+        read(path)
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 22
+    assert lines[-1] == "  and 30 more"
+
+
+def test_lines_without_a_profile_are_passed_over(tmp_path):
+    """
+    A file of many traces may have lines that are no objects, and traces without a profile.
+    """
+    path = written(
+        tmp_path, [semconv.PROFILE_EVENT], trace_of(), semconv.PROFILE_EVENT, trace_of(event_of()), trace_of()
+    )
+
+    assert find(path).name == ID
+
+
 def test_an_ambiguous_id_lists_what_it_means(tmp_path):
     """
     An id with which two profiles begin is not guessed at.
@@ -478,11 +503,16 @@ def test_the_whole_profile_is_taken_where_there_is_one(tmp_path):
         assert (found.name, found.notes) == (ID, ())
 
 
-@pytest.mark.parametrize("url", ["/no/such/file", "simplecache::memory://a", "/etc/hostname", "no-such://a"])
-def test_the_text_is_taken_where_the_whole_is_not_to_be_had(url, tmp_path):
+@pytest.mark.parametrize(
+    "url", ["/no/such/file", "simplecache::memory://a", "traces.jsonl", "list.json", "no-such://a"]
+)
+def test_the_text_is_taken_where_the_whole_is_not_to_be_had(url, tmp_path, monkeypatch):
     """
     If the whole profile cannot be had its user learns why, and gets what the text tells.
     """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+
     found = find(written(tmp_path, trace_of(event_of(**{semconv.PROFILE_URL: url}))))
 
     assert "The whole profile is not to be had" in found.notes[0]
