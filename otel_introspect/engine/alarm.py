@@ -48,6 +48,10 @@ _SHORTEST: Final = 0.000_02
 # again, until it is answered. Not soon: who waits in C in turns of 0.1 s, as psycopg does, and looks for signals after
 # each whole one, must come to that.
 _AGAIN: Final = 0.5
+# What is asked for so soon after a ring is likely to be asked for again; what differs by a fifth is the same rhythm.
+_LEAST_RHYTHM: Final = 0.000_5
+_MOST_RHYTHM: Final = 0.02
+_ABOUT: Final = 0.8
 # A ring that comes earlier than this before its time was sent by somebody else.
 _EARLY: Final = 0.001
 
@@ -74,6 +78,10 @@ class Alarm:
         """Whether it is there for whoever will ``summon``."""
         self._is_summoned = False
         self._quiet_since = inf
+        self._rhythm = _AGAIN
+        self.keeps_rhythm = False
+        """Whether it may ring again and again for who samples, as a timer that repeats costs a fourth less than one that
+        is set anew; who sets this is to call ``lose_rhythm`` where nobody answers."""
 
     def stand_by(self) -> bool:
         """Be there for whoever will ``summon``, if nobody else has SIGALRM; False if it can't. Main thread only."""
@@ -158,7 +166,18 @@ class Alarm:
         delay = min(max(min(when, self._foreign_due) - now, _SHORTEST), LONGEST)
         # In this order: a ring in between sets a time of its own, which is then noted last.
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN)
+        self._rhythm = _AGAIN
         self.rings = now + delay
+
+    def lose_rhythm(self) -> None:
+        """Ring seldom, until it is answered; from any thread.
+
+        Who waits in C in turns, and begins the turn anew each time that it is interrupted, would never come to look for
+        POSIX signals: neither to be sampled nor to be interrupted.
+        """
+        if self._is_ours and self._rhythm < _AGAIN:
+            self._rhythm = _AGAIN
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
 
     def release(self) -> None:
         """Give back handler and timer, the latter with the time that it has left. Main thread only."""
@@ -177,11 +196,24 @@ class Alarm:
         if due != inf:
             signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST))
 
+    def _go_on(self, due: float, now: float) -> None:
+        """Ring at *due* the next time."""
+        if min(due, self._foreign_due) == inf:
+            self._rest()
+        elif not self.keeps_rhythm or self._foreign_due != inf or not _LEAST_RHYTHM <= due - now <= _MOST_RHYTHM:
+            self._set(due, now)
+        elif self._rhythm * _ABOUT < due - now < self._rhythm / _ABOUT:
+            self.rings = now + self._rhythm
+        else:
+            self._rhythm = due - now
+            signal.setitimer(signal.ITIMER_REAL, self._rhythm, self._rhythm)
+            self.rings = due
+
     def _rest(self) -> None:
         """Nobody waits any more."""
         if self.is_standing_by and not self.is_borrowed:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self.rings = inf
+            self.rings, self._rhythm = inf, _AGAIN
             self._quiet_since = monotonic()
         else:
             self.release()
@@ -207,10 +239,7 @@ class Alarm:
         is_foreign = self.is_standing_by and is_stray and due == inf and now - self._quiet_since > LONGEST
         previous = self._previous
         # Before anything is raised: whoever waits beside that still has their time.
-        if min(due, self._foreign_due) == inf:
-            self._rest()
-        else:
-            self._set(due, now)
+        self._go_on(due, now)
         self._ringing = False
         # In this order: what rings between the two is answered, what rang before is asked again.
         if self._missed:

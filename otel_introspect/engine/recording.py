@@ -17,10 +17,11 @@ could look: the time in between is a *gap*, and belongs to what was on the stack
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import CodeType, FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from otel_introspect.engine.native import allocate_lock
 
@@ -36,6 +37,7 @@ _MAX_DISTINCT_FRAMES: Final = 1_500
 _MAX_POSITIONS: Final = 2_500
 _MAX_PENDING: Final = 100
 _MAX_PENDING_WORDS: Final = 8_000
+_MAX_LINE_TABLES: Final = 1_000
 _ROOT: Final = 0
 # Frames that stand for none: their line says which.
 RUNNING: Final = 0
@@ -54,18 +56,6 @@ class Frame(NamedTuple):
     line: int
 
 
-class Run(NamedTuple):
-    """For how long a stack was seen, in a row.
-
-    Args:
-        frames: Outermost first.
-        seconds: How long.
-    """
-
-    frames: tuple[Frame, ...]
-    seconds: float
-
-
 def raw_stack(frame: FrameType | None) -> list[Any]:
     """Put down *frame* and its callers."""
     flat: list[Any] = []
@@ -81,10 +71,37 @@ def raw_stack(frame: FrameType | None) -> list[Any]:
 
 def line_of(code: CodeType, lasti: int) -> int:
     """The line of the instruction at *lasti* in *code*."""
-    for start, end, line in code.co_lines():
-        if start <= lasti < end:
-            return line or code.co_firstlineno
-    return code.co_firstlineno
+    return _Lines.of(code).at(lasti)
+
+
+class _Lines:
+    """The lines of one code object, by position."""
+
+    # The same requests are profiled again: made once, bounded, and each keeps its code so that the id stays its own.
+    _made: ClassVar[dict[int, _Lines]] = {}
+
+    __slots__ = ("_code", "_lines", "_starts")
+
+    def __init__(self, code: CodeType) -> None:
+        self._code = code
+        entries = [(start, line) for start, _, line in code.co_lines() if line]
+        self._starts = [start for start, _ in entries]
+        self._lines = [line for _, line in entries]
+
+    @classmethod
+    def of(cls, code: CodeType) -> _Lines:
+        """Those of *code*."""
+        made = cls._made.get(id(code))
+        if made is None:
+            if len(cls._made) >= _MAX_LINE_TABLES:
+                cls._made.clear()
+            made = cls._made[id(code)] = cls(code)
+        return made
+
+    def at(self, lasti: int) -> int:
+        """The line of the instruction at *lasti*."""
+        place = bisect_right(self._starts, lasti) - 1
+        return self._lines[place] if place >= 0 else self._code.co_firstlineno
 
 
 class Recording:
@@ -120,6 +137,9 @@ class Recording:
         self._run_nodes = array("i")
         self._run_seconds = array("d")
         self._last: tuple[int, ...] = ()
+        # The stack before, and its nodes from the outside on.
+        self._path_stack: RawStack = ()
+        self._path_nodes: list[int] = []
 
     def add(self, at: float, longest: float, stacks: Sequence[RawStack] | None, state: int = RUNNING) -> None:
         """Put down a sample. From the thread that samples; may interrupt any code, ``fold`` among it.
@@ -189,11 +209,25 @@ class Recording:
         self._run_seconds = array("d", totals.values()) + self._run_seconds[half:]
 
     def _node_of(self, stack: RawStack, state: int) -> int:
-        node = _ROOT
+        # Most of a stack is as it was in the sample before: what is the same from the outside on has its nodes already.
+        path, before = self._path_nodes, self._path_stack
+        size, old_size = len(stack), len(before)
+        same = 0
+        limit = min(size, old_size, 2 * len(path))
+        while (
+            same < limit
+            and stack[size - same - 1] == before[old_size - same - 1]
+            and stack[size - same - 2] is before[old_size - same - 2]
+        ):
+            same += 2
+        if size >= 2 * MAX_FRAMES:
+            same = 0
+        del path[same // 2 :]
+        node = path[-1] if path else _ROOT
+        if size >= 2 * MAX_FRAMES:
+            node = self._special(_ROOT, OMITTED)
         nodes, positions = self._nodes, self._positions
-        if len(stack) >= 2 * MAX_FRAMES:
-            node = self._special(node, OMITTED)
-        for index in range(len(stack) - 2, -1, -2):
+        for index in range(size - same - 2, -1, -2):
             code, lasti = stack[index], stack[index + 1]
             number = positions.get(id(code) * 65_536 + lasti)
             if number is None:
@@ -205,6 +239,8 @@ class Recording:
                     self.is_full = True
                     break
             node = child
+            path.append(node)
+        self._path_stack = stack
         return node if state == RUNNING else self._special(node, state)
 
     def _number_of(self, code: CodeType, lasti: int) -> int | None:
@@ -253,26 +289,23 @@ class Recording:
             other = self._parents[other]
         return max(other, _ROOT)
 
-    def runs(self) -> Iterator[Run]:
-        """What was seen, in the order in which it was seen; nothing may be added meanwhile."""
-        self.fold()
-        paths: dict[int, tuple[Frame, ...]] = {}
-        for node, seconds in zip(self._run_nodes, self._run_seconds, strict=True):
-            if node not in paths:
-                paths[node] = self._path(node)
-            yield Run(paths[node], seconds)
+    def tree(self) -> Iterator[tuple[int, Frame]]:
+        """The nodes from the first one below the root on: the parent of each, by number, and its frame.
 
-    def stacks(self) -> list[Run]:
-        """What was seen, each stack once, in the order in which they were first seen."""
+        A parent comes before its children; the root has the number 0, the first of these 1.
+        """
         self.fold()
+        for parent, number in zip(self._parents[1:], self._frames[1:], strict=True):
+            yield parent, self._table[number]
+
+    def runs(self) -> Iterator[tuple[int, float]]:
+        """Which node was seen for how many seconds, in the order in which that was."""
+        self.fold()
+        return zip(self._run_nodes, self._run_seconds, strict=True)
+
+    def totals(self) -> dict[int, float]:
+        """Which node was seen for how many seconds in all."""
         totals: dict[int, float] = {}
-        for node, seconds in zip(self._run_nodes, self._run_seconds, strict=True):
+        for node, seconds in self.runs():
             totals[node] = totals.get(node, 0.0) + seconds
-        return [Run(self._path(node), seconds) for node, seconds in totals.items()]
-
-    def _path(self, node: int) -> tuple[Frame, ...]:
-        frames = []
-        while node > _ROOT:
-            frames.append(self._table[self._frames[node]])
-            node = self._parents[node]
-        return tuple(reversed(frames))
+        return totals

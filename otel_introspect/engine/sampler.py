@@ -68,7 +68,9 @@ class Sampled:
         "interval",
         "key",
         "leaf",
+        "longest",
         "next_at",
+        "pause",
         "recording",
         "where",
     )
@@ -78,7 +80,6 @@ class Sampled:
         self.where: Final = where
         self.interval: Final = interval
         self.recording: Final = Recording(now)
-        self.next_at = now + interval
         self.leaf: tuple[int, int, int, int] = _NO_LEAF
         self.alarm_count = 0
         """How many of its samples the alarm has taken."""
@@ -86,16 +87,23 @@ class Sampled:
         self.alarm_heard = now
         """When the alarm has taken one last, or was asked to."""
         self.asked = -inf
+        self.pause = interval
+        """How long after a sample the next one is due."""
+        self.longest = 0.0
+        """If it is later than that, there was a gap."""
+        self.adapt(now, 1)
+        self.next_at = now + interval
 
-    def interval_at(self, now: float) -> float:
-        """How long after a sample at *now* the next one is due, by the recording's age."""
-        interval = self.interval
-        full_rate = _FULL_RATE_SAMPLES * interval
+    def adapt(self, now: float, slowdown: int) -> None:
+        """Sample as often as befits the recording's age, and less if we use too much of the processor."""
+        pause = self.interval
+        full_rate = _FULL_RATE_SAMPLES * pause
         age = now - self.recording.started
         while age > full_rate:
-            interval *= 2
+            pause *= 2
             full_rate *= 2
-        return interval
+        self.pause = pause = pause * slowdown
+        self.longest = max(_GAP_INTERVALS * pause, pause + _GAP_SECONDS)
 
 
 class Sampler:
@@ -123,6 +131,7 @@ class Sampler:
         self._sampled[id(sampled)] = sampled
         if not _is_main(sampled.where()):
             return False
+        ALARM.keeps_rhythm = True
         now = sampled.asked = sampled.alarm_heard = self._clock()
         if threading.get_ident() == threading.main_thread().ident:
             sampled.alarm_is_there = ALARM.ring_by(sampled.next_at, now, polite=True) is None
@@ -133,10 +142,13 @@ class Sampler:
     def stop(self, sampled: Sampled) -> None:
         """Sample no more; who has just begun to may still put down one. From any thread."""
         self._sampled.pop(id(sampled), None)
+        if not self._sampled:
+            ALARM.keeps_rhythm = False
 
     def close(self) -> None:
         """Give back what was borrowed."""
         self._sampled.clear()
+        ALARM.keeps_rhythm = False
         self._is_listening = False
         ALARM.unlisten(self._answer)
 
@@ -150,7 +162,7 @@ class Sampler:
 
     def _answer(self, now: float, frame: FrameType | None) -> tuple[float, BaseException | None]:
         due = inf
-        if not self._sampled:
+        if not self._sampled or frame is None:
             return due, None
         began = time.perf_counter()
         main_thread = threading.get_ident()
@@ -158,14 +170,13 @@ class Sampler:
             place = _plain(each.where())
             if place is None or (place if isinstance(place, int) else place.thread_id) != main_thread:
                 continue
-            if now >= each.next_at - each.interval / 4 and frame is not None:
+            if now >= each.next_at - each.pause / 4:
                 each.alarm_heard, each.alarm_is_there = now, True
                 # Where the place is more than a thread, another one may be a part of it.
                 frames = {main_thread: frame} if isinstance(place, int) else {**current_frames(), main_thread: frame}
                 if self._sample(each, place, now, frames):
                     each.alarm_count += 1
-                else:
-                    self._postpone(each, now)
+                each.next_at = now + each.pause  # in the rhythm of the alarm, whatever that is late by
             due = min(due, each.next_at)
         self.cpu.spend(time.perf_counter() - began)
         return due, None
@@ -194,14 +205,15 @@ class Sampler:
             due = min(due, *(each.next_at for each, _ in mine))
         for each in tuple(self._sampled.values()):
             with fail_open("folding in samples"):
+                each.adapt(now, self.cpu.slowdown)
                 each.recording.fold()
         self.cpu.account()
         return max(due - self._clock(), 0.0)
 
     def _alarm_sees(self, each: Sampled, now: float) -> bool:
-        patience = max(_SILENCE_INTERVALS * each.interval_at(now) * self.cpu.slowdown, _SILENCE)
-        if each.alarm_is_there and now - each.alarm_heard <= patience:
+        if each.alarm_is_there and now - each.alarm_heard <= max(_SILENCE_INTERVALS * each.pause, _SILENCE):
             return True
+        ALARM.lose_rhythm()
         if now - each.asked > _SUMMON_AGAIN:
             each.asked = now
             each.alarm_is_there = ALARM.summon()
@@ -215,20 +227,14 @@ class Sampler:
         for each, place in mine:
             with fail_open("taking a sample"):
                 now = self._clock()
-                if not self._sample(each, place, now, frames):
-                    self._postpone(each, now)
+                self._sample(each, place, now, frames)
+                # As planned, so that what the look itself takes does not add up; not at once if that has been missed.
+                each.next_at = max(each.next_at + each.pause, now + each.pause / 2)
 
     # On either.
 
-    def _postpone(self, each: Sampled, now: float) -> None:
-        each.next_at = now + each.interval_at(now) * self.cpu.slowdown
-
     def _sample(self, each: Sampled, place: int | Place, now: float, frames: Mapping[int, FrameType]) -> bool:
         """Take one sample; False if nothing was to be seen."""
-        interval = each.interval_at(now) * self.cpu.slowdown
-        longest = max(_GAP_INTERVALS * interval, interval + _GAP_SECONDS)
-        # As planned, so that what the look itself takes does not add up; but not at once if that has been missed.
-        each.next_at = max(each.next_at + interval, now + interval / 2)
         state = RUNNING
         leaf = _NO_LEAF
         stack: RawStack
@@ -240,7 +246,7 @@ class Sampler:
             if not waits:
                 leaf = _leaf_of(frame)
                 if leaf == each.leaf and leaf is not _NO_LEAF:
-                    each.recording.add(now, longest, None)
+                    each.recording.add(now, each.longest, None)
                     return True
             stack = raw_stack(frame)
         else:
@@ -257,7 +263,7 @@ class Sampler:
             elsewhere = _work_for(each.key, place)
             if elsewhere:
                 stacks, state = [[*inner, *stack] for inner in elsewhere], RUNNING
-        each.recording.add(now, longest, stacks, state)
+        each.recording.add(now, each.longest, stacks, state)
         return True
 
 
