@@ -27,6 +27,7 @@ _BENCHMARKS: Final = (
     "launch",
     "server",
     "request",
+    "profiled_request",
     "timeout_block",
     "timeout_lateness",
     "timeout_leaks",

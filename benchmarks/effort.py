@@ -20,6 +20,7 @@ class Effort:
         server_rounds: Paired rounds for each generation of servers.
         request_rounds: Paired rounds for each generation of processes that serve themselves.
         limited_request_rounds: Paired rounds for each generation of processes whose requests have a limit.
+        profiled_rounds: Paired rounds for each generation of processes whose requests are profiled.
         block_rounds: Paired rounds for each way to enter and leave a block that has a limit.
         interruptions: How often each kind of work is interrupted, each way.
         queue_interruptions: How often a loop that uses a queue is interrupted.
@@ -35,6 +36,7 @@ class Effort:
     server_rounds: int
     request_rounds: int
     limited_request_rounds: int
+    profiled_rounds: int
     block_rounds: int
     interruptions: int
     queue_interruptions: int
@@ -51,6 +53,7 @@ QUICK: Final = Effort(
     server_rounds=20,
     request_rounds=40,
     limited_request_rounds=60,
+    profiled_rounds=10,
     block_rounds=40,
     interruptions=5,
     queue_interruptions=300,
@@ -66,6 +69,7 @@ FULL: Final = Effort(
     server_rounds=60,
     request_rounds=120,
     limited_request_rounds=300,
+    profiled_rounds=40,
     block_rounds=300,
     interruptions=40,
     queue_interruptions=3_000,

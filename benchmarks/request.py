@@ -68,13 +68,13 @@ def _ask(requests: IO[str], answers: IO[str], count: int) -> float:
     return float(answer) / count * 1e6
 
 
-def requests_in_process() -> Callable[[int], None]:
+def requests_in_process(path: str = "/") -> Callable[[int], None]:
     """What makes the site answer so many requests."""
     from django.test import RequestFactory
 
     from benchmarks.site.wsgi import application
 
-    environ = RequestFactory().get("/").environ
+    environ = RequestFactory().get(path).environ
 
     def start_response(_status: str, _headers: object, _error: object = None) -> None:
         pass

@@ -114,6 +114,10 @@ class Introspection:
                     )
         return self._profiler
 
+    def profiler_if_made(self) -> Profiler | None:
+        """The same if anybody has needed it yet."""
+        return self._profiler
+
     def leave_out(self, key: Hashable) -> None:
         """Collect nothing about the entry span that has this key in the table."""
         self.table.discard(key)

@@ -80,8 +80,8 @@ class Alarm:
         self._quiet_since = inf
         self._rhythm = _AGAIN
         self.keeps_rhythm = False
-        """Whether it may ring again and again for who samples, as a timer that repeats costs a fourth less than one that
-        is set anew; who sets this is to call ``lose_rhythm`` where nobody answers."""
+        """Whether it may ring again and again, for who samples: that costs a fourth less than a timer that is set anew.
+        Who sets this is to call ``lose_rhythm`` where nobody answers."""
 
     def stand_by(self) -> bool:
         """Be there for whoever will ``summon``, if nobody else has SIGALRM; False if it can't. Main thread only."""

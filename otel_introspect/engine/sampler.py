@@ -38,13 +38,13 @@ MAX_THREADS: Final = 25
 _FULL_RATE_SAMPLES: Final = 2_000
 # A sample that comes so much later than it should was kept away by a call in C that has not let go of the GIL.
 _GAP_INTERVALS: Final = 3
-_GAP_SECONDS: Final = 0.06
+_GAP_SECONDS: Final = 0.08
 # Where the alarm has been silent for so long, the introspector looks: soon enough for that to be no gap.
 _SILENCE_INTERVALS: Final = 2
 _SILENCE: Final = 0.03
 _SUMMON_AGAIN: Final = 0.5
 # How often what the alarm's handler has put down is folded in.
-_FOLD: Final = 0.02
+_FOLD: Final = 0.04
 # The frames of these go on elsewhere with the same innermost frame.
 _SUSPENDABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _NO_LEAF: Final = (0, 0, 0, 0)

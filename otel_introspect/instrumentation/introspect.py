@@ -16,6 +16,7 @@ from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import Introspection, activate, active, on_first_use
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
+from otel_introspect.metrics import publish
 from otel_introspect.profiling import pools
 from otel_introspect.setting import problem, variables_of
 
@@ -56,6 +57,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
             provider = kwargs.get("tracer_provider")
             introspection = Introspection(config, tracer_provider=provider)
             activate(introspection)
+            publish(kwargs.get("meter_provider"))
             if introspection.profiles:
                 pools.follow()
             if introspection.watching and not self._attach(introspection, provider):
