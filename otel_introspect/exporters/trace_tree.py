@@ -43,6 +43,9 @@ _MAX_NAME: Final = 120
 _MAX_VALUE: Final = 110
 _MAX_DEPTH: Final = 30
 _MAX_CHILDREN: Final = 25
+_MAX_PROFILE_LINES: Final = 60
+# What pyinstrument draws its trees with.
+_BOXES: Final = str.maketrans({"├": "|", "│": "|", "└": "`", "─": "-"})
 _MAX_EVENTS: Final = 64
 _ALIKE_FROM: Final = 3
 _TOO_MANY_FROM: Final = 10
@@ -227,6 +230,8 @@ class _Renderer:
                 before = stack
             elif event.name == semconv.THREADS_EVENT:
                 yield from self._threads(event)
+            elif event.name == semconv.PROFILE_EVENT:
+                yield from self._profile(event)
             else:
                 yield from self._other_event(event, span)
 
@@ -274,6 +279,25 @@ class _Renderer:
         yield (Segment(f"meanwhile {count} other thread{'' if count == '1' else 's'}", "slow"),)
         for line in thread_lines(str(event.attributes.get(semconv.THREADS_TEXT, "")), self._glyphs):
             yield (Segment("  "), *line)
+
+    def _profile(self, event: EventView) -> Iterator[Line]:
+        attributes, dot = event.attributes, self._glyphs.dot
+        said = [harmless(attributes[key]) for key in (semconv.PROFILE_TRIGGER,) if key in attributes]
+        if semconv.PROFILE_SAMPLE_COUNT in attributes:
+            said.append(f"{harmless(attributes[semconv.PROFILE_SAMPLE_COUNT])} samples")
+        if semconv.PROFILE_URL in attributes:
+            said.append(harmless(attributes[semconv.PROFILE_URL]))
+        covered = milliseconds_of(attributes.get(semconv.PROFILE_DURATION_MS, "?"))
+        yield (
+            Segment(f"profile of {covered}", "slow"),
+            Segment(shortened(f"{dot}{dot.join(said)}" if said else "", 3 * _MAX_VALUE, self._glyphs), "dim"),
+        )
+        lines = str(attributes.get(semconv.PROFILE_TEXT, "")).splitlines()
+        for line in lines[:_MAX_PROFILE_LINES]:
+            drawn = line.translate(_BOXES) if self._glyphs is not UNICODE else line
+            yield (Segment(f"  {shortened(harmless(drawn), 2 * _MAX_VALUE, self._glyphs)}"),)
+        if len(lines) > _MAX_PROFILE_LINES:
+            yield (Segment(f"  {self._glyphs.ellipsis} {len(lines) - _MAX_PROFILE_LINES} more lines", "note"),)
 
     def _other_event(self, event: EventView, span: SpanView) -> Iterator[Line]:
         attributes = event.attributes

@@ -183,6 +183,53 @@ def test_other_threads_are_shown(make_span):
     assert '> File "/srv/shop/stock.py", line 7, in recount' in text
 
 
+def profile_event(text, **more):
+    attributes = {
+        "otel_introspect.profile.text": text,
+        "otel_introspect.profile.duration_ms": 1220,
+        "otel_introspect.profile.sample_count": 118,
+        "otel_introspect.profile.trigger": "slow",
+    }
+    return EventView("otel_introspect.profile", START + SECOND, {**attributes, **more})
+
+
+def test_a_profile_is_shown_as_a_tree(make_span):
+    """
+    A profile is printed line by line below a heading that says what it covers and where the whole of it is.
+    """
+    event = profile_event(
+        "1.22 view  shop/views.py:3\n└─ 1.20 recount  shop/stock.py:7",
+        **{"otel_introspect.profile.url": "file:///srv/profiles/0.html"},
+    )
+    text = text_of(make_span(events=(event,)))
+
+    assert "profile of 1.22 s · slow · 118 samples · file:///srv/profiles/0.html" in text
+    assert "1.22 view  shop/views.py:3\n" in text
+    assert "└─ 1.20 recount  shop/stock.py:7" in text
+
+
+def test_a_profile_is_drawn_in_ascii(make_span):
+    """
+    Where boxes can't be drawn, the tree of a profile has none.
+    """
+    span = make_span(events=(profile_event("1.2 a\n├─ 1.1 b\n│  └─ 1.0 c"),))
+    text = "\n".join(plain(line) for line in render(Trace(span.trace_id, (span,)), ASCII))
+
+    assert "|- 1.1 b" in text
+    assert "|  `- 1.0 c" in text
+
+
+def test_a_long_profile_is_cut(make_span):
+    """
+    Of a profile with very many lines the first ones are shown, and how many there are.
+    """
+    text = text_of(make_span(events=(profile_event("\n".join(f"line {n}" for n in range(100))),)))
+
+    assert "line 59" in text
+    assert "line 60" not in text
+    assert "40 more lines" in text
+
+
 def test_siblings_that_are_alike_share_a_line(make_span):
     """
     The same query, many times, is one line with the number, the time in all and the longest.
@@ -326,6 +373,9 @@ KEYS = st.one_of(
             "otel_introspect.repeated",
             "otel_introspect.threads.text",
             "otel_introspect.threads.count",
+            "otel_introspect.profile.text",
+            "otel_introspect.profile.duration_ms",
+            "otel_introspect.profile.url",
             "otel_introspect.stack.frames",
             "exception.stacktrace",
             "code.function.name",
@@ -340,7 +390,10 @@ ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=5)
 EVENTS = st.builds(
     EventView,
     name=st.one_of(
-        st.sampled_from(["otel_introspect.stack_snapshot", "otel_introspect.threads", "exception"]), HOSTILE
+        st.sampled_from(
+            ["otel_introspect.stack_snapshot", "otel_introspect.threads", "otel_introspect.profile", "exception"]
+        ),
+        HOSTILE,
     ),
     time_ns=st.integers(-(2**70), 2**70),
     attributes=ATTRIBUTES,
