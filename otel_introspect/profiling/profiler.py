@@ -283,10 +283,21 @@ class Profiler:
         Raises:
             Refused: If it can't be taken now.
         """
-        live = self.begin(trigger, span, key, lambda: self._table.place_of(key))
+        live = self.begin(trigger, span, key, self._whereabouts(key))
         self._of_spans[key] = live
         close_before_end(span, live)
         return live
+
+    def _whereabouts(self, key: Hashable) -> Where:
+        """Says where an entry span runs; where it was last, once it is left out of the table."""
+        last: int | Place | None = None
+
+        def where() -> int | Place | None:
+            nonlocal last
+            last = self._table.place_of(key) or last
+            return last
+
+        return where
 
     def is_chosen(self, trace_id: int) -> bool:
         """Whether the trigger ``ratio`` chooses this trace: the same ones in each service."""
