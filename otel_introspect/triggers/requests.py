@@ -30,7 +30,16 @@ class RequestTrigger:
         self._config = config
         self._verifier = Verifier(config.key, Nonces())
 
-    def check(self, asked: Asked, method: str, path: bytes, query: str, *, is_developer: Callable[[], bool]) -> bool:
+    def check(  # noqa: PLR0913 - facts about the request, each by its name
+        self,
+        asked: Asked,
+        method: str,
+        path: bytes,
+        query: str,
+        *,
+        is_developer: Callable[[], bool],
+        may_allow: bool | None = None,
+    ) -> bool:
         """Decide as far as it can be decided now.
 
         Args:
@@ -39,6 +48,7 @@ class RequestTrigger:
             path: Its path, percent-decoded.
             query: Its query string, as it came.
             is_developer: Whether it comes from somebody who has this machine before them, and need not sign.
+            may_allow: Whether somebody else may admit it; what the settings say if None is given.
 
         Returns:
             Whether it is to be profiled; if not, ``allow`` is to be asked, when there is a user.
@@ -53,7 +63,7 @@ class RequestTrigger:
             return True
         if is_developer():
             return True
-        if self.has_allow:
+        if self.has_allow if may_allow is None else may_allow:
             return False
         raise refuse("unsigned" if self._config.key else "no-key")
 
