@@ -9,7 +9,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest
 
 from otel_introspect.faults import fail_open, failed
-from otel_introspect.instrumentation.django import interruption
+from otel_introspect.instrumentation.django import interruption, profile_request
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest, current
 from otel_introspect.introspection import Introspection, active
 
@@ -28,17 +28,21 @@ def wsgi_middleware(get_response: Handler) -> Handler:
         if introspection is not None and introspection.config.evidence.excluded_urls:
             _open(request)
         limit = _limit_ms(introspection)
+        profile = profile_request.requested(request, introspection)
         try:
             response = limited(request, limit) if limit else get_response(request)
         except BaseException as error:
+            profile_request.leave(profile, None)
             _abort(request, error)
             raise
+        profile_request.leave(profile, response)
         if introspection is not None and (introspection.table.slow or getattr(response, "streaming", False)):
             watched = _open(request)
             if watched is not None:
                 _leave(watched, response, under_asgi=False)
         return response
 
+    introspect.process_view = profile_request.process_view  # type: ignore[attr-defined]
     introspect.process_exception = interruption.process_exception  # type: ignore[attr-defined]
     return introspect
 
@@ -46,6 +50,7 @@ def wsgi_middleware(get_response: Handler) -> Handler:
 def asgi_middleware(get_response: Handler) -> Handler:
     """Make the middleware for ASGI, in the mode of what is inside it."""
     introspect = _in_task(get_response) if iscoroutinefunction(get_response) else _on_thread(get_response)
+    introspect.process_view = profile_request.process_view_in_task  # type: ignore[attr-defined]
     introspect.process_exception = interruption.process_exception  # type: ignore[attr-defined]
     return introspect
 
@@ -57,19 +62,23 @@ def _on_thread(get_response: Handler) -> Handler:
     limited = interruption.around_tasks(get_response)
 
     def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
-        limit = _limit_ms(active())
+        introspection = active()
+        limit = _limit_ms(introspection)
         watched = _open(request)
-        if watched is None:
-            return limited(request, limit) if limit else get_response(request)
         _enter(watched)
+        profile = profile_request.requested(request, introspection)
+        if watched is None and profile is None:
+            return limited(request, limit) if limit else get_response(request)
         token = current.set(watched)
         try:
             response = limited(request, limit) if limit else get_response(request)
         except BaseException:
+            profile_request.leave(profile, None)
             _leave(watched, None, under_asgi=True)
             raise
         finally:
             current.reset(token)
+        profile_request.leave(profile, response)
         _leave(watched, response, under_asgi=True)
         return response
 
@@ -80,19 +89,23 @@ def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
     limited = interruption.in_task(get_response)
 
     async def introspect(request: HttpRequest) -> Any:  # noqa: ANN401 - as above
-        limit = _limit_ms(active())
+        introspection = active()
+        limit = _limit_ms(introspection)
         watched = _open(request)
-        if watched is None:
-            return await (limited(request, limit) if limit else get_response(request))
         _enter(watched)
+        profile = profile_request.requested(request, introspection)
+        if watched is None and profile is None:
+            return await (limited(request, limit) if limit else get_response(request))
         token = current.set(watched)
         try:
             response = await (limited(request, limit) if limit else get_response(request))
         except BaseException:
+            profile_request.leave(profile, None)
             _leave(watched, None, under_asgi=True)
             raise
         finally:
             current.reset(token)
+        profile_request.leave(profile, response)
         _leave(watched, response, under_asgi=True)
         return response
 
@@ -118,12 +131,16 @@ def _open(request: HttpRequest) -> WatchedRequest | None:
         return None
 
 
-def _enter(watched: WatchedRequest) -> None:
+def _enter(watched: WatchedRequest | None) -> None:
+    if watched is None:
+        return
     with fail_open("following a request to where it runs"):
         watched.enter()
 
 
-def _leave(watched: WatchedRequest, response: object, *, under_asgi: bool) -> None:
+def _leave(watched: WatchedRequest | None, response: object, *, under_asgi: bool) -> None:
+    if watched is None:
+        return
     with fail_open("closing a request's evidence"):
         watched.close()
     with fail_open("watching a streamed body"):

@@ -44,6 +44,11 @@ def _excluded(patterns: str) -> ExcludeList:
     return parse_excluded_urls(patterns)
 
 
+def place_of_task(task: asyncio.Task[Any], worker_id: int | None) -> TaskPlace:
+    """Where a request runs that is in *task*, on this thread, and has its synchronous parts on another one."""
+    return TaskPlace(task, get_ident(), worker_id, _HANDOFF)
+
+
 class WatchedRequest:
     """One request in the live table.
 
@@ -109,7 +114,7 @@ class WatchedRequest:
         self._before = self.relocate(self._place or get_ident())
 
     def _place_of(self, task: asyncio.Task[Any]) -> TaskPlace:
-        return TaskPlace(task, get_ident(), self._worker_id, _HANDOFF)
+        return place_of_task(task, self._worker_id)
 
     def enter_view(self, view: View, callable_view: View) -> View:
         """What Django is to call instead of *callable_view*, which it has made of *view*.
