@@ -337,9 +337,7 @@ def test_not_in_effect():
     What is only read so far: locals, checkpoint and the recorder.
     """
     expected = {
-        PREFIX + row.variable
-        for row in ROWS
-        if row.config is RecorderConfig or row.field in ("locals", "checkpoint")
+        PREFIX + row.variable for row in ROWS if row.config is RecorderConfig or row.field in ("locals", "checkpoint")
     }
 
     assert expected == NOT_IN_EFFECT
