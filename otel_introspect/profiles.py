@@ -43,9 +43,15 @@ class Profile:
     Args:
         name: Of the span, if one is made.
         interval_ms: How often to sample; a tenth of ``PROFILER_INTERVAL`` if None is given, 1 at least.
+
+    Raises:
+        ValueError: If *interval_ms* is less than 1.
     """
 
     def __init__(self, name: str | None = None, *, interval_ms: int | None = None) -> None:
+        if interval_ms is not None and not interval_ms >= 1:
+            msg = f"interval_ms must be at least 1, not {interval_ms!r}"
+            raise ValueError(msg)
         self.refused: Reason | None = None
         """Why no profile is taken; None if one is."""
         self._name = name
@@ -64,6 +70,7 @@ class Profile:
         return Profile(self._name or name, interval_ms=self._interval_ms)
 
     def __enter__(self) -> Self:
+        self.refused = "failed"  # unless it comes to its end
         with fail_open("beginning a profile"):
             self._begin(sys._getframe(1))  # noqa: SLF001 - the documented way, despite its name
         return self
@@ -87,9 +94,9 @@ class Profile:
         if not span.is_recording():
             name = self._name or f"profile {frame.f_code.co_name}"
             span = self._span = introspection.tracer().start_span(name)
-            self._activation = trace.use_span(span, record_exception=False, set_status_on_exception=False)
-            self._activation.__enter__()
+            self._token = attach(trace.set_span_in_context(span))
         stack = positions_of(outwards(frame))
+        self._live = None
         try:
             self._live = introspection.profiler.begin(
                 "code", span, key, lambda: place, began_in=tuple(stack), interval_ms=self._interval_ms
@@ -97,17 +104,25 @@ class Profile:
         except Refused as refusal:
             self.refused = refusal.reason
             return
+        self.refused = None
         self._origin = handover.current.set(handover.Within(key, handover.origin_here()))
 
     def _end(self) -> None:
-        if self._origin is not None:
-            with fail_open("leaving a profiled block"):
-                handover.current.reset(self._origin)
-        if self._live is not None:
-            self._live.finish()
-        if self._activation is not None:
-            self._activation.__exit__(None, None, None)
-            self._span.end()
+        origin, self._origin = self._origin, None
+        token, self._token = self._token, None
+        span, self._span = self._span, None
+        try:
+            if origin is not None:
+                _give_back(handover.current.reset, origin)
+            if self._live is not None:
+                self._live.finish()
+        finally:
+            if token is not None:
+                # Not by detach(), which logs an error where the block is left in another context than it was entered
+                # in, as an asynchronous generator's may be that nobody has read to its end.
+                _give_back(_RUNTIME_CONTEXT.detach, token)
+            if span is not None:
+                span.end()
 
     @property
     def id(self) -> str | None:
