@@ -99,10 +99,10 @@ class RequestedProfile:
             is_developer: See ``RequestTrigger.check``.
             may_allow: Likewise.
         """
-        trigger = self._introspection.request_trigger
 
         def decide() -> None:
-            if trigger.check(self.asked, method, path, query, is_developer=is_developer, may_allow=may_allow):
+            check = self._introspection.request_trigger.check
+            if check(self.asked, method, path, query, is_developer=is_developer, may_allow=may_allow):
                 self._begin()
             else:
                 self.is_undecided = True
@@ -122,8 +122,8 @@ class RequestedProfile:
     def is_allowed(self, request: object, allow: Allow | None = None) -> bool:
         """What the application says; see ``ask``. On any thread."""
         path = self._introspection.config.profiler.allow
-        trigger = self._introspection.request_trigger
-        return self._settled(lambda: trigger.check_allowed(lambda: _answer(allow or _named(path), request)))
+        check = self._introspection.request_trigger.check_allowed
+        return self._settled(lambda: check(lambda: _answer(allow or _named(path), request)))
 
     def begin(self) -> None:
         """Begin the profile, where the request runs."""

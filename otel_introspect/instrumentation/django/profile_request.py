@@ -57,7 +57,8 @@ def _requested(request: HttpRequest, introspection: Introspection) -> RequestedP
     if wanted is None:
         return None
     watched = WatchedRequest.of(request)
-    profile = RequestedProfile(introspection, wanted, trace.get_current_span() if watched is None else watched.span)
+    span = trace.get_current_span() if watched is None else watched.span
+    profile = RequestedProfile(introspection, wanted, span, lambda: _place_of(meta))
     path = _path_of(request) if scope is None else path_in_scope(scope)
     _hide(request, wanted)
     profile.decide(request.method or "", path, query, is_developer=lambda: _is_developer(meta))
