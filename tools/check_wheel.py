@@ -145,7 +145,7 @@ def launcher_is_silent(environment: Environment) -> None:
 
 
 def launcher_watches(environment: Environment) -> None:
-    """A slow span of a program under opentelemetry-instrument carries its snapshot, without Django."""
+    """A slow span of a program under opentelemetry-instrument carries snapshot and profile, without Django."""
     program = (
         "import time\n"
         "from opentelemetry import trace\n"
@@ -168,6 +168,7 @@ def launcher_watches(environment: Environment) -> None:
     assert answer.stderr == "", answer.stderr
     assert "otel_introspect.stack_snapshot" in answer.stdout, answer.stdout
     assert "the_slow_part" in answer.stdout, answer.stdout
+    assert "otel_introspect.profile.text" in answer.stdout, answer.stdout
 
 
 def doctor_answers(environment: Environment) -> None:
