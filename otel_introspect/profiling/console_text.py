@@ -503,12 +503,17 @@ def _description(printer: _Printer, group: _Group) -> str:
     libraries: dict[str, None] = {}
     for node in group.nodes:
         if node in group.hidden:
-            libraries[re.split(r"[\\/.]", printer.file(node), maxsplit=1)[0]] = None
+            libraries[_library(printer.file(node))] = None
     libraries.pop("", None)
     named = one_line(", ".join(libraries))
     if len(named) > _LIBRARIES_CHARACTERS:
         named = named[: _LIBRARIES_CHARACTERS - 3] + "..."
     return f"[{len(group.hidden)} frames hidden]  {named}".rstrip()
+
+
+@lru_cache(maxsize=4096)
+def _library(file: str) -> str:
+    return re.split(r"[\\/.]", file, maxsplit=1)[0]
 
 
 # Denser: of libraries only what the application called and where the calls end; of the application the innermost.
