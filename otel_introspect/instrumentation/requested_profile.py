@@ -8,8 +8,8 @@ An adapter says what the request is, where it runs and when it is over. Nothing 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from inspect import iscoroutine
@@ -74,7 +74,7 @@ class RequestedProfile:
         self._where = where
         self._reason: Reason = "not-allowed"
         self._live: LiveProfile | None = None
-        self._travelling: Context | None = None
+        self._token: str | None = None
         self._before: Token[Context] | None = None
         self._is_over = False
         self._is_own_part = False
@@ -159,11 +159,9 @@ class RequestedProfile:
             self._is_own_part, self._origin = True, handover.current.get()
             handover.current.set(handover.Within(part, handover.origin_here()))
         with fail_open("telling other services to profile a request"):
-            token = introspection.request_trigger.travel_token(context.trace_id)
-            if token is not None:
-                self._travelling = travel.send(token)
-                if self._before is not None:
-                    attach(self._travelling)  # taken back with the one before
+            self._token = introspection.request_trigger.travel_token(context.trace_id)
+            if self._before is not None:
+                attach(self._context())  # taken back with the one before
 
     # While the request runs.
 
@@ -173,7 +171,7 @@ class RequestedProfile:
         Both in the same context: what is decided in between, in one that was made of it, may come back into it.
         """
         with fail_open("telling other services to profile a request"):
-            self._before = attach(get_current() if self._travelling is None else self._travelling)
+            self._before = attach(self._context())
 
     def leave(self) -> None:
         """See ``enter``."""
@@ -185,12 +183,25 @@ class RequestedProfile:
     @contextmanager
     def part(self) -> Iterator[None]:
         """A part of the request, such as a chunk of its body, that has not the context of the rest."""
-        before = None if self._travelling is None else attach(self._travelling)
+        before = attach(self._context())
         try:
             yield
         finally:
-            if before is not None:
-                detach(before)
+            detach(before)
+
+    def _context(self) -> Context:
+        return get_current() if self._token is None else travel.send(self._token)
+
+    def go_on(self, span: Any, key: Hashable) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
+        """Take another profile, of a part that comes when the request's span has ended; ends with the part's span.
+
+        Args:
+            span: Of the part.
+            key: Its key in the live table.
+        """
+        with fail_open("profiling a part of a request"), suppress(Refused):
+            if self.is_taken:
+                self._introspection.profiler.begin_for_entry("request", span, key)
 
     # The end.
 

@@ -129,6 +129,17 @@ def streaming(_request):
     return StreamingHttpResponse(chunks())
 
 
+async def async_chunks():
+    yield b"one "
+    body_work()
+    yield b"two"
+
+
+async def async_streaming(_request):
+    work()
+    return StreamingHttpResponse(async_chunks())
+
+
 def in_pool(_request):
     with ThreadPoolExecutor(1) as pool:
         pool.submit(pool_work).result()
@@ -169,7 +180,18 @@ async def foreign(_request):
 urlpatterns = [
     path(view.__name__, view)
     for view in (
-        *(page, async_page, outgoing, async_outgoing, failing, timed, conditional, exempted, streaming),
+        *(
+            page,
+            async_page,
+            outgoing,
+            async_outgoing,
+            failing,
+            timed,
+            conditional,
+            exempted,
+            streaming,
+            async_streaming,
+        ),
         *(in_pool, on_thread, own, foreign),
     )
 ]
@@ -241,7 +263,10 @@ class Site:
         if not under_asgi:
             client = Client(raise_request_exception=False, REMOTE_ADDR=address)
             response = client.generic(method, url, headers=named)
-            b"".join(response) if response.streaming else response.content
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an asynchronous body; that is Django's to say
+                b"".join(response)
+            response.close()
             return response
 
         async def get():
@@ -479,15 +504,42 @@ def test_an_excluded_url(site, under_asgi):
     assert "page  " in site.text
 
 
-@pytest.mark.parametrize("under_asgi", [False, True], ids=["wsgi", "asgi"])
-def test_a_streamed_body(site, under_asgi):
+@both
+@pytest.mark.parametrize("view", ["streaming", "async_streaming"])
+def test_a_streamed_body(site, view, under_asgi):
     """
-    The view is profiled on its request's span.
+    The view is profiled on its request's span; the body, which is made when that has ended, on a span of its own.
     """
-    response = site.get(signed("/streaming"), under_asgi=under_asgi)
+    response = site.get(signed(f"/{view}"), under_asgi=under_asgi)
+    texts = {span.name: event.attributes["otel_introspect.profile.text"] for span, event in site.profiles()}
 
     assert is_profiled(response)
-    assert "streaming  " in site.profiles()[0][1].attributes["otel_introspect.profile.text"]
+    assert set(texts) == {f"GET {view}", f"GET {view} body"}
+    assert f"{view}  " in texts[f"GET {view}"]
+    assert "body_work  " in texts[f"GET {view} body"]
+
+
+def test_a_body_of_a_request_that_is_refused(site):
+    """
+    Where the request is not profiled, neither is its body.
+    """
+    assert outcome(site.get("/streaming?__introspect__")) == "refused; reason=unsigned"
+    assert not site.profiles()
+
+
+@both
+def test_a_body_within_the_servers_span(site, under_asgi):
+    """
+    Where the server's own instrumentation has begun the span, view and body are in one profile, on that.
+    """
+    with site.provider.get_tracer(__name__).start_as_current_span("server", kind=trace.SpanKind.SERVER):
+        response = site.get(signed("/streaming"), under_asgi=under_asgi)
+    ((span, _),) = site.profiles()
+
+    assert is_profiled(response)
+    assert span.name == "server"
+    assert "streaming  " in site.text
+    assert "body_work  " in site.text
 
 
 @pytest.mark.parametrize("view", ["in_pool", "on_thread"])

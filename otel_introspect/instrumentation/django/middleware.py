@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.instrumentation.django import interruption, profile_request
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest, current
+from otel_introspect.instrumentation.requested_profile import RequestedProfile
 from otel_introspect.introspection import Introspection, active
 
 Handler = Callable[[HttpRequest], Any]
@@ -39,7 +40,7 @@ def wsgi_middleware(get_response: Handler) -> Handler:
         if introspection is not None and (introspection.table.slow or getattr(response, "streaming", False)):
             watched = _open(request)
             if watched is not None:
-                _leave(watched, response, under_asgi=False)
+                _leave(watched, response, profile, under_asgi=False)
         return response
 
     introspect.process_view = profile_request.process_view  # type: ignore[attr-defined]
@@ -74,12 +75,12 @@ def _on_thread(get_response: Handler) -> Handler:
             response = limited(request, limit) if limit else get_response(request)
         except BaseException:
             profile_request.leave(profile, None)
-            _leave(watched, None, under_asgi=True)
+            _leave(watched, None, None, under_asgi=True)
             raise
         finally:
             current.reset(token)
         profile_request.leave(profile, response)
-        _leave(watched, response, under_asgi=True)
+        _leave(watched, response, profile, under_asgi=True)
         return response
 
     return introspect
@@ -101,12 +102,12 @@ def _in_task(get_response: Callable[[HttpRequest], Awaitable[Any]]) -> Handler:
             response = await (limited(request, limit) if limit else get_response(request))
         except BaseException:
             profile_request.leave(profile, None)
-            _leave(watched, None, under_asgi=True)
+            _leave(watched, None, None, under_asgi=True)
             raise
         finally:
             current.reset(token)
         profile_request.leave(profile, response)
-        _leave(watched, response, under_asgi=True)
+        _leave(watched, response, profile, under_asgi=True)
         return response
 
     return introspect
@@ -138,7 +139,9 @@ def _enter(watched: WatchedRequest | None) -> None:
         watched.enter()
 
 
-def _leave(watched: WatchedRequest | None, response: object, *, under_asgi: bool) -> None:
+def _leave(
+    watched: WatchedRequest | None, response: object, profile: RequestedProfile | None, *, under_asgi: bool
+) -> None:
     if watched is None:
         return
     with fail_open("closing a request's evidence"):
@@ -148,7 +151,7 @@ def _leave(watched: WatchedRequest | None, response: object, *, under_asgi: bool
             # Late, as most services never stream.
             from otel_introspect.instrumentation.django.streaming import watch_body
 
-            watch_body(response, watched, under_asgi=under_asgi)
+            watch_body(response, watched, under_asgi=under_asgi, profile=profile)
 
 
 def _abort(request: HttpRequest, error: BaseException) -> None:

@@ -20,6 +20,7 @@ from otel_introspect.engine.live_table import LiveTable, Watch
 from otel_introspect.engine.places import Place, Stack, TaskPlace, ThreadPlace
 from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest
+from otel_introspect.instrumentation.requested_profile import RequestedProfile
 
 
 class BodySpan:
@@ -93,14 +94,14 @@ class _OwnBody:
     """A body in the live table. It keeps the span that stands for it; the table only refers to it."""
 
     def __init__(self, table: LiveTable, span: BodySpan, place: Place) -> None:
+        self.key: Final = object()
         self._table = table
         self._span = span
-        self._key = object()
-        table.add(self._key, ref(span), place)
+        table.add(self.key, ref(span), place)
 
     def end(self, error: BaseException | None = None) -> None:
         with fail_open("ending a body's evidence"):
-            self._table.discard(self._key)
+            self._table.discard(self.key)
             self._span.end(error)
 
 
@@ -208,13 +209,29 @@ class WatchedAsyncBody:
         self._body.end()
 
 
-def watch_body(response: Any, request: WatchedRequest, *, under_asgi: bool) -> None:  # noqa: ANN401 - whatever streams
-    """Have the body of *response* watched from now on; called where the response has just been made."""
+def watch_body(
+    response: Any,  # noqa: ANN401 - whatever streams
+    request: WatchedRequest,
+    *,
+    under_asgi: bool,
+    profile: RequestedProfile | None = None,
+) -> None:
+    """Have the body of *response* watched from now on; called where the response has just been made.
+
+    Args:
+        response: What Django is about to stream.
+        request: Of which it is the response.
+        under_asgi: Whether it is streamed by a task.
+        profile: What the request has asked for; has the body profiled, too.
+    """
     place = _MovingPlace(None if under_asgi else ThreadPlace(get_ident()))
     body: _Body
     if request.owns:
         introspection = request.introspection
-        body = _OwnBody(introspection.table, BodySpan(request.span, introspection.tracer()), place)
+        span = BodySpan(request.span, introspection.tracer())
+        body = _OwnBody(introspection.table, span, place)
+        if profile is not None:
+            profile.go_on(span, body.key)
     else:
         body = _ServersBody(request, place)
     content: Any = response.streaming_content
