@@ -144,6 +144,24 @@ def test_samples_in_the_main_thread(serve):
     assert max(counts) >= 40
 
 
+@pytest.mark.parametrize(("kind", "spans"), [("gthread", 2), ("uvicorn", 2), ("uvicorn-instrumented", 1)])
+def test_a_streamed_body(serve, kind, spans):
+    """
+    The body is profiled, too: on a span of its own, or with the view where the server's span goes on that long.
+    """
+    service = serve(kind)
+    answer = fetch(service, sign(service, "/body/sync_body?seconds=0.3")[0])
+    assert answer.outcome.startswith("profiled; ")
+    found = service.all_spans(
+        lambda span: span.trace_id == answer.trace_id and any(event.name == EVENT for event in span.events),
+        count=spans,
+    )
+
+    assert len(found) == spans
+    texts = [event.words for span in found for event in span.events if event.name == EVENT]
+    assert any("sync_chunks  " in text for text in texts), texts
+
+
 @pytest.mark.parametrize("kind", ["sync", "gevent"])
 def test_one_at_a_time(serve, kind):
     """
