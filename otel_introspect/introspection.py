@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final
@@ -176,7 +177,7 @@ class Introspection:
         handover.after_fork()
         if self._profiler is not None:
             self._profiler.after_fork()
-        if self.table:
+        if self.table or (self._profiler is not None and self._profiler.is_at_work):
             self.introspector.wake()
 
 
@@ -211,7 +212,10 @@ def active_or_own() -> Introspection:
     if introspection is not None:
         return introspection
     if _fallback is None:
-        _fallback = Introspection(IntrospectConfig.from_env())
+        own = Introspection(IntrospectConfig.from_env())
+        if _fallback is None:  # making it takes long enough for another thread to have made one
+            _fallback = own
+            atexit.register(own.stop)  # no provider tells it; and a timer that rings on would end the process
     return _fallback
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextvars import Token
+from contextvars import ContextVar, Token
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
 
 from otel_introspect.engine import handover
 from otel_introspect.engine.places import Place, here
@@ -30,6 +31,8 @@ __all__ = ["Profile", "profile"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _WIDE: Final = 1_000_000
+_entered: Final[ContextVar[None]] = ContextVar("otel_introspect_profile", default=None)
+"""Set where a block is entered, for no other reason than to know the context again in which that was."""
 
 
 class Profile:
@@ -58,8 +61,9 @@ class Profile:
         self._interval_ms = interval_ms
         self._live: LiveProfile | None = None
         self._span: Any = None
-        self._activation: Any = None
+        self._attached: Token[Context] | None = None
         self._origin: Token[handover.Origin] | None = None
+        self._token: Any = None
 
     def __call__(self, function: F) -> F:
         """Profile each call of *function*; see ``profile``."""
@@ -90,13 +94,14 @@ class Profile:
         pools.follow()
         place: int | Place = here()
         key = object()
+        self._live = None
+        self._token = _entered.set(None)
         span: Any = trace.get_current_span()
         if not span.is_recording():
             name = self._name or f"profile {frame.f_code.co_name}"
             span = self._span = introspection.tracer().start_span(name)
-            self._token = attach(trace.set_span_in_context(span))
+            self._attached = attach(trace.set_span_in_context(span))
         stack = positions_of(outwards(frame))
-        self._live = None
         try:
             self._live = introspection.profiler.begin(
                 "code", span, key, lambda: place, began_in=tuple(stack), interval_ms=self._interval_ms
@@ -108,19 +113,25 @@ class Profile:
         self._origin = handover.current.set(handover.Within(key, handover.origin_here()))
 
     def _end(self) -> None:
-        origin, self._origin = self._origin, None
         token, self._token = self._token, None
+        origin, self._origin = self._origin, None
+        attached, self._attached = self._attached, None
         span, self._span = self._span, None
+        # An asynchronous generator that nobody has read to its end is ended in another context; what was set in its own
+        # is gone with that, and trying to set it back would be logged as an error.
+        is_elsewhere = False
         try:
-            if origin is not None:
-                _give_back(handover.current.reset, origin)
+            _entered.reset(token)
+        except ValueError:
+            is_elsewhere = True
+        try:
+            if origin is not None and not is_elsewhere:
+                handover.current.reset(origin)
             if self._live is not None:
                 self._live.finish()
         finally:
-            if token is not None:
-                # Not by detach(), which logs an error where the block is left in another context than it was entered
-                # in, as an asynchronous generator's may be that nobody has read to its end.
-                _give_back(_RUNTIME_CONTEXT.detach, token)
+            if attached is not None and not is_elsewhere:
+                detach(attached)
             if span is not None:
                 span.end()
 
@@ -154,12 +165,17 @@ def profile(function: F | None = None, /, *, name: str | None = None, interval_m
 
     As a context manager (``with profile() as taken:``) it profiles the block, in coroutines too. As a decorator
     (``@profile`` or ``@profile(interval_ms=5)``) it profiles each call of a function, a coroutine function, a generator
-    or an asynchronous one. The current span gets the result; see ``Profile``.
+    or an asynchronous one: from its first item to its end, with what is done in between by whoever reads it. The
+    current span gets the result; see ``Profile``.
 
     Args:
         function: What to decorate.
         name: Of the span that is made where none is recording; the function's name if None is given.
         interval_ms: How often to sample, in milliseconds; a tenth of ``PROFILER_INTERVAL`` if None is given.
+
+    Raises:
+        TypeError: If *function* can't be decorated.
+        ValueError: If *interval_ms* is less than 1.
     """
     block = Profile(name, interval_ms=interval_ms)
     return block if function is None else block(function)
@@ -169,35 +185,70 @@ def profile(function: F | None = None, /, *, name: str | None = None, interval_m
 
 
 def _profiled(function: F, pattern: Profile) -> F:
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    wrapper: Callable[..., Any]
     if inspect.isasyncgenfunction(function):
-
-        @wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            with pattern.another(name):
-                async for each in function(*args, **kwargs):
-                    yield each
-
+        wrapper: Callable[..., Any] = _async_generator(function, pattern)
     elif inspect.iscoroutinefunction(function):
-
-        @wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with pattern.another(name):
-                return await function(*args, **kwargs)
-
+        wrapper = _coroutine(function, pattern)
     elif inspect.isgeneratorfunction(function):
-
-        @wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with pattern.another(name):
-                return (yield from function(*args, **kwargs))
-
+        wrapper = _generator(function, pattern)
+    elif callable(function) and not isinstance(function, (type, staticmethod)):  # type: ignore[redundant-expr]
+        wrapper = _function(function, pattern)
     else:
+        msg = f"profile decorates functions and methods, not {function!r}; under classmethod, staticmethod and property"
+        raise TypeError(msg)
+    return cast("F", wrapper)
 
-        @wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with pattern.another(name):
-                return function(*args, **kwargs)
 
-    return wrapper  # type: ignore[return-value] # it takes and returns the same
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _function(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with pattern.another(_name_of(function)):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _coroutine(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
+    @wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        with pattern.another(_name_of(function)):
+            return await function(*args, **kwargs)
+
+    return call
+
+
+def _generator(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
+    @wraps(function)
+    def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        with pattern.another(_name_of(function)):
+            return (yield from function(*args, **kwargs))
+
+    return generate
+
+
+def _async_generator(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
+    @wraps(function)
+    async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        with pattern.another(_name_of(function)):
+            generator: AsyncGenerator[Any, Any] = function(*args, **kwargs)
+            try:
+                value = await anext(generator)
+                while True:
+                    try:
+                        sent = yield value
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - it is the generator's
+                        value = await generator.athrow(error)
+                    else:
+                        value = await generator.asend(sent)
+            except StopAsyncIteration:
+                return
+            finally:
+                await generator.aclose()
+
+    return generate

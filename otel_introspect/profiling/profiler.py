@@ -12,10 +12,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import ref
 
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span, StatusCode
 
 from otel_introspect import semconv
@@ -23,6 +25,7 @@ from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable, Watch
+from otel_introspect.engine.native import allocate_lock
 from otel_introspect.engine.places import Place
 from otel_introspect.engine.recording import Frame, line_of
 from otel_introspect.engine.sampler import MAX_THREADS, Sampled, Sampler
@@ -50,6 +53,7 @@ _SHORTEST_MS: Final = 1
 _MAX_LOOKED_AT: Final = 200
 _RATIO_BITS: Final = 64
 _FLUSH_SECONDS: Final = 5.0
+_EXCEPTION_EVENT: Final = "exception"  # what record_exception() adds
 
 
 class LiveProfile:
@@ -74,13 +78,15 @@ class LiveProfile:
         ticket: Ticket | None,
         began_in: tuple[Position, ...] = (),
     ) -> None:
-        self.id: Final = secrets.token_hex(16)
+        self.id = secrets.token_hex(16)
         self.trigger: Trigger = trigger
         self.began: Final = time.time()
         self.is_cut = False
         """Whether it has stopped before the work did."""
         self.hook: CallHook | None = None
         self._profiler = profiler
+        self.was_recording: Final[bool] = span.is_recording()
+        """Whether its span would have taken it at its start."""
         self._span: Callable[[], Any] = ref(span)
         self._name: Final[str] = str(getattr(span, "name", "") or "")
         self._sampled = sampled
@@ -90,8 +96,13 @@ class LiveProfile:
         self._stopped_at: float | None = None
         self._thread: Final = threading.get_ident()
         self._cpu: Final = time.thread_time()
-        self._is_over = threading.Lock()  # taken once and never given back
+        self._is_over = allocate_lock()  # taken once and never given back
         self._session: Any = None
+
+    def renew(self) -> None:
+        """In a forked child: be another one than the parent's, which goes on with its own."""
+        self.id = secrets.token_hex(16)
+        self._is_over = allocate_lock()
 
     @property
     def sampled(self) -> Sampled:
@@ -115,7 +126,8 @@ class LiveProfile:
         """Add nothing more."""
         if self._stopped_at is None:
             self._stopped_at = self._profiler.now()
-            self._profiler.sampler.stop(self._sampled)
+            with fail_open("stopping to sample"):
+                self._profiler.sampler.stop(self._sampled)
             if self.hook is not None:
                 self.hook.stop()
 
@@ -139,12 +151,25 @@ class LiveProfile:
             with fail_open("discarding a profile"):
                 self.end()
 
-    def end(self) -> None:
-        """Give back what it has."""
-        self.stop()
+    def cut(self) -> None:
+        """Stop it before the work is over; the next one may begin."""
+        if not self.stopped:
+            self.is_cut = True
+            self.stop()
+            self.leave()
+
+    def leave(self) -> None:
+        """Give back the place among the explicit ones, if it has one."""
         if self._ticket is not None:
             self._ticket.leave()
-        self._profiler.forget(self)
+
+    def end(self) -> None:
+        """Give back what it has."""
+        try:
+            self.stop()
+        finally:
+            self.leave()
+            self._profiler.forget(self)
 
     def close(self) -> None:
         """Called as the span is about to end; under ``tail`` only some are kept."""
@@ -165,10 +190,14 @@ class LiveProfile:
             start_time=self.began,
             duration=ended - self._started_at,
             interval=sampled.interval,
-            description=f"{self._name} ({self.trigger}; sampled by {by if by_alarm else 'a thread'})",
+            description=f"{self._name_now()} ({self.trigger}; sampled by {by if by_alarm else 'a thread'})",
             cpu_time=time.thread_time() - self._cpu if threading.get_ident() == self._thread else 0.0,
             began_in=tuple(Frame(code, line_of(code, lasti)) for code, lasti in reversed(self._began_in)),
         )
+
+    def _name_now(self) -> str:
+        # Frameworks name a request's span anew when they have found its route.
+        return str(getattr(self.span(), "name", "") or self._name)
 
     def keep(self, facts: Facts) -> None:
         """Make the session; what was sampled can go then."""
@@ -213,14 +242,14 @@ class Profiler:
         self.taken: dict[str, int] = {}
         """How many profiles were put on spans, by trigger."""
         self._config = profiler
-        self._max_bytes = config.evidence.max_attribute_bytes
         self._table = table
         self._reporter = reporter
         self._introspector = introspector
         self._clock: Clock = SystemClock() if clock is None else clock
         self._live: dict[str, LiveProfile] = {}
         self._of_spans: dict[Hashable, LiveProfile] = {}
-        self._tails: dict[Hashable, LiveProfile] = {}
+        self._tails: dict[Hashable, LiveProfile | None] = {}
+        """Of the spans that have been looked at for their age: None where there is no profile, or none any more."""
         self._ratio_bound = int(profiler.ratio * 2**_RATIO_BITS) if "ratio" in self.triggers else 0
 
     now = staticmethod(time.monotonic)
@@ -261,18 +290,21 @@ class Profiler:
         elif len(self.sampler) >= MAX_THREADS:
             raise refuse("busy")
         interval = (interval_ms or self.interval_ms(trigger)) / _MILLISECONDS
+        live = None
         try:
             sampled = Sampled(key, where, interval, self.now())
             live = LiveProfile(self, trigger, span, sampled=sampled, ticket=ticket, began_in=began_in)
+            self._reporter.expect_profile(span)
+            self._live[live.id] = live
             if ticket is not None and self._config.engine == "pyinstrument":
                 live.hook = CallHook.start(interval)
             if live.hook is None:
                 self.sampler.start(sampled)
-            self._live[live.id] = live
-            self._reporter.expect_profile(span)
             self._introspector.wake()
         except BaseException:
-            if ticket is not None:
+            if live is not None:
+                live.discard()
+            elif ticket is not None:
                 ticket.leave()
             raise
         return live
@@ -284,8 +316,15 @@ class Profiler:
             Refused: If it can't be taken now.
         """
         live = self.begin(trigger, span, key, self._whereabouts(key))
+        before = self._of_spans.get(key)
         self._of_spans[key] = live
-        close_before_end(span, live)
+        if before is not None:
+            before.discard()  # a span has one: somebody has now asked for what was only likely to be wanted
+        try:
+            close_before_end(span, live)
+        except BaseException:
+            live.discard()
+            raise
         return live
 
     def _whereabouts(self, key: Hashable) -> Where:
@@ -306,17 +345,21 @@ class Profiler:
     def turned_slow(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - as above
         """The watchdog has found *span* slow; on the introspector's thread."""
         live = self._of_spans.get(watch.key)
-        if live is not None and not live.stopped:
+        if live is not None:
             if live.trigger == "tail":
                 watch.before_close(live.finish)
-        elif live is None and ("slow" in self.triggers or "tail" in self.triggers):
-            # Under ``tail`` it comes too late for the beginning, as where the first request loads all this.
-            try:
-                live = self.begin("slow" if "slow" in self.triggers else "tail", span, watch.key, lambda: watch.place)
-            except Refused:
-                return
-            self._of_spans[watch.key] = live
-            watch.before_close(live.finish)
+            return
+        if not self.triggers & {"slow", "tail"}:
+            return
+        # Under ``tail`` it comes too late for the beginning, as where the first request loads all this.
+        try:
+            live = self.begin("slow" if "slow" in self.triggers else "tail", span, watch.key, lambda: watch.place)
+        except Refused:
+            return
+        self._of_spans[watch.key] = live
+        watch.before_close(live.finish)
+        if watch.closed:  # meanwhile, perhaps without having heard of it
+            live.discard()
 
     def leave_out(self, key: Hashable) -> None:
         """Take no profile of the entry span that has this key, unless somebody has asked for it."""
@@ -331,7 +374,7 @@ class Profiler:
         waits: list[float] = []
         if "tail" in self.triggers and self._table:
             waits.append(self._begin_tails())
-        if self._live:
+        if self._live or self._tails:
             self._end_what_is_over()
         wait = self.sampler.tick()
         if wait is not None:
@@ -352,25 +395,28 @@ class Profiler:
                 return float(max(span.start_time - horizon, 0) / _NANOSECONDS)
             if key in self._of_spans:
                 continue
-            if len(self.sampler) >= MAX_THREADS:
-                count("refused", "profile: busy")
-                break
-            with fail_open("beginning to profile a request"):
-                self._tails[key] = self.begin_for_entry("tail", span, key)
+            self._tails[key] = None
+            with fail_open("beginning to profile a request"), suppress(Refused):
+                live = self._tails[key] = self.begin_for_entry("tail", span, key)
+                if key not in self._table:  # it was left out, or has ended, meanwhile
+                    live.discard()
         return TAIL_AGE_MS / _MILLISECONDS
 
     def _end_what_is_over(self) -> None:
         now = self.now()
         longest = self._config.max_duration / _MILLISECONDS
-        for key in [key for key in self._tails if key not in self._table]:
-            self._tails.pop(key).stop()  # what it has seen goes with its span, unless that fails
+        for key in list(self._tails):
+            tail = self._tails.pop(key) if key not in self._table else None
+            if tail is not None:
+                tail.stop()  # what it has seen goes with its span, unless that fails
         for live in list(self._live.values()):
-            if live.span() is None:
-                live.discard()
-            elif live.age(now) > longest and not live.stopped:
-                live.is_cut = True
-                if live.hook is None:  # pyinstrument's can be stopped on its own thread only
-                    live.stop()
+            with fail_open("looking after a profile"):
+                span = live.span()
+                # An end that was running when we wanted to know of it has told nobody.
+                if span is None or (live.trigger != "code" and not span.is_recording()):
+                    live.discard()
+                elif live.hook is None and live.age(now) > longest:  # pyinstrument's stops on its own thread only
+                    live.cut()
 
     # Ending.
 
@@ -383,30 +429,32 @@ class Profiler:
         try:
             if span is None:
                 return False
-            if not self._introspector.do(lambda: reports.append(self._report_of(live, facts))) or not reports:
+            if not self._introspector.do(lambda: reports.append(self._report_of(live, span, facts))) or not reports:
                 count("dropped", "profile: its text was not ready in time")
                 return False
             if not self._reporter.report_profile(span, reports[0]):
+                if live.was_recording and not span.is_recording():
+                    count("dropped", "profile: its span has ended before it")
                 return False
             self.taken[live.trigger] = self.taken.get(live.trigger, 0) + 1
             return True
         finally:
             live.end()
 
-    def _report_of(self, live: LiveProfile, facts: Facts) -> ProfileReport:
+    def _report_of(self, live: LiveProfile, span: Any, facts: Facts) -> ProfileReport:  # noqa: ANN401 - as above
         recording = live.sampled.recording
         recording.fold()
         if live.hook is not None:
             session: Any = live.hook.session(facts.description)
         else:
             session = summed_session(recording, facts)
-        text, is_trimmed = console_text(session, self._max_bytes)
         url = None
         if self.store is not None or live.trigger == "code":
             live.keep(facts)
         if self.store is not None:
             with fail_open("storing a profile"):
                 url = self.store.put(live.id, live.session())
+        text, is_trimmed = console_text(session, self._reporter.room_for_profile(span, url))
         return ProfileReport(
             taken=time.time_ns(),
             id=live.id,
@@ -422,7 +470,12 @@ class Profiler:
 
     def forget(self, live: LiveProfile) -> None:
         """Called when *live* is over."""
-        self._live.pop(live.id, None)
+        if self._live.pop(live.id, None) is not None:
+            span = live.span()
+            if span is not None:
+                self._reporter.expect_no_profile(span)
+        if self._tails.get(live.sampled.key) is live:
+            self._tails[live.sampled.key] = None  # until it is out of the table, or another one would begin
         if self._of_spans.get(live.sampled.key) is live:
             del self._of_spans[live.sampled.key]
 
@@ -435,15 +488,23 @@ class Profiler:
             self.store.flush(_FLUSH_SECONDS)
             self.store.stop()
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether there is a profile that is being taken."""
+        return bool(self._live)
+
     def after_fork(self) -> None:
         """In a forked child: go on with what the thread that forked is about."""
         self.admission.after_fork()
         if self.store is not None:
             self.store.after_fork()
         here = threading.get_ident()
-        for key, live in list(self._live.items()):
-            if live.sampled.where() != here:
-                del self._live[key]
+        inherited = [live for live in self._live.values() if live.sampled.where() == here]
+        self._tails.clear()
+        self._of_spans = {key: live for key, live in self._of_spans.items() if live in inherited}
+        for live in inherited:
+            live.renew()
+        self._live = {live.id: live for live in inherited}
         self.sampler.forget([live.sampled for live in self._live.values() if live.hook is None])
 
 
@@ -458,7 +519,9 @@ def _is_worth_keeping(span: Span) -> bool:
     """Whether a request that was fast has failed, or has hit its deadline."""
     status = getattr(getattr(span, "status", None), "status_code", None)
     attributes = getattr(span, "attributes", None) or {}
-    return status is StatusCode.ERROR or bool(attributes.get(semconv.INTERRUPTED)) or "error.type" in attributes
+    if status is StatusCode.ERROR or attributes.get(semconv.INTERRUPTED) or ERROR_TYPE in attributes:
+        return True
+    return any(event.name == _EXCEPTION_EVENT for event in getattr(span, "events", ()))
 
 
 def _oldest(table: LiveTable, number: int) -> list[tuple[Hashable, Any]]:

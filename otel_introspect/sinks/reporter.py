@@ -21,16 +21,18 @@ from otel_introspect import semconv
 from otel_introspect.config import EvidenceConfig
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import Watch
-from otel_introspect.engine.stack_text import StackText, cut, resolve, shorts
+from otel_introspect.engine.stack_text import StackText, cut, resolve, shorts, utf8_length
 from otel_introspect.engine.stacks import Capture
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open
 from otel_introspect.sinks import Sink
-from otel_introspect.sinks.budget import ProcessBudget, SpanLedger, SpanLedgers, size_of
+from otel_introspect.sinks.budget import SPAN_BYTES, ProcessBudget, SpanLedger, SpanLedgers, size_of
 from otel_introspect.sinks.span_events import SpanEventSink, set_attribute
 
 # An event's keys and numbers, beside its text.
 _ENVELOPE: Final = 600
+# As much of a URL as has room in that.
+_URL_BYTES: Final = 150
 # The least that is kept for each later snapshot of the span.
 _RESERVE: Final = 1_300
 # Later snapshots than these are improbable, and are not saved for.
@@ -106,6 +108,8 @@ class SpanReporter:
         # Log records (EVENTS=log) are to come; until then their place is taken by span events, and the user is told.
         self._sinks: Sequence[Sink] = (SpanEventSink(),) if sinks is None else sinks
         self._max_bytes = config.max_attribute_bytes
+        # However long a string may be: half of a span is for the snapshots.
+        self._profile_size = min(config.max_attribute_bytes, SPAN_BYTES // 2) + _ENVELOPE
         self._budget = ProcessBudget(SystemClock() if clock is None else clock)
         self._ledgers = SpanLedgers()
 
@@ -173,10 +177,30 @@ class SpanReporter:
             return self._emit(span, semconv.TIMEOUT_EVENT, attributes, overrun.taken, ledger)
 
     def expect_profile(self, span: Any) -> None:  # noqa: ANN401 - as above
-        """Keep room for a profile on *span*."""
+        """Keep room for a profile on *span*, until ``expect_no_profile``."""
         ledger = self._ledgers.of(span)
         with ledger.lock:
-            ledger.reserved = self._max_bytes + _ENVELOPE
+            ledger.reserved += self._profile_size
+
+    def expect_no_profile(self, span: Any) -> None:  # noqa: ANN401 - as above
+        """Give back the room that was kept for one."""
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            ledger.reserved = max(ledger.reserved - self._profile_size, 0)
+
+    def room_for_profile(self, span: Any, url: str | None = None) -> int:  # noqa: ANN401 - as above
+        """How many bytes the text of a profile on *span* may have, beside *url*."""
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            others = max(ledger.reserved - self._profile_size, 0)
+            left = ledger.left - others - _ENVELOPE
+        # One who asks for it late finds the room that the snapshots have left: then its text is short.
+        room = min(self._profile_size - _ENVELOPE, left)
+        return max(room - self._beyond_envelope(url), min(_LEAST_TEXT, self._max_bytes))
+
+    def _beyond_envelope(self, url: str | None) -> int:
+        """How many bytes of *url* the envelope has no room for."""
+        return 0 if url is None else max(min(utf8_length(url), self._max_bytes) - _URL_BYTES, 0)
 
     def report_profile(self, span: Any, profile: ProfileReport) -> bool:  # noqa: ANN401 - as above
         """Add *profile* to *span*; False if there was no room."""
@@ -193,12 +217,19 @@ class SpanReporter:
             semconv.PROFILE_TRUNCATED: profile.truncated,
         }
         if profile.url is not None:
-            attributes[semconv.PROFILE_URL] = cut(profile.url, self._max_bytes)
+            if utf8_length(profile.url) <= self._max_bytes:
+                attributes[semconv.PROFILE_URL] = profile.url
+            else:
+                count("dropped", "profile: its URL is too long")  # a part of it leads nowhere
         ledger = self._ledgers.of(span)
         with ledger.lock:
-            ledger.reserved = 0
-            if not self._emit(span, semconv.PROFILE_EVENT, attributes, profile.taken, ledger):
-                return False
+            reserved = ledger.reserved
+            ledger.reserved = max(reserved - self._profile_size, 0)
+            try:
+                if not self._emit(span, semconv.PROFILE_EVENT, attributes, profile.taken, ledger):
+                    return False
+            finally:
+                ledger.reserved = reserved
             set_attribute(span, semconv.PROFILE_ID, profile.id)
         return True
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
 from typing_extensions import assert_type
 
-from otel_introspect import DeadlineExceeded, Quota, __version__, disable_timeouts, exempt, snapshot, timeout
+from otel_introspect import DeadlineExceeded, Quota, __version__, disable_timeouts, exempt, profile, snapshot, timeout
 from otel_introspect.config import (
     EvidenceConfig,
     IntrospectConfig,
@@ -24,6 +25,7 @@ from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.introspect import IntrospectInstrumentor
 from otel_introspect.introspection import Introspection, active
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
+from otel_introspect.profiles import Profile
 
 assert_type(__version__, str)
 assert_type(snapshot(), bool)
@@ -119,3 +121,59 @@ limited("one")  # type: ignore[arg-type]
 async def limited_coroutine(number: int) -> str:
     async with timeout(1):
         return str(number)
+
+
+with profile() as taken, profile(name="nightly", interval_ms=5):
+    assert_type(taken, Profile)
+    assert_type(taken.id, str | None)
+    assert_type(taken.text(), str)
+    reason: str | None = taken.refused
+profile("nightly")  # type: ignore[call-overload]
+profile(5)  # type: ignore[call-overload]
+profile(interval_ms="5")  # type: ignore[call-overload]
+
+
+# What is decorated keeps its type, whatever it is.
+@profile
+def profiled(number: int, *, word: str = "") -> str:
+    return word * number
+
+
+@profile(interval_ms=5)
+async def profiled_coroutine(number: int) -> str:
+    with profile():
+        return str(number)
+
+
+@profile(name="items")
+def profiled_generator(number: int) -> Generator[int, str, bytes]:
+    word = yield number
+    return word.encode()
+
+
+@profile()
+async def profiled_async_generator(number: int) -> AsyncGenerator[int, None]:
+    yield number
+
+
+class Job:
+    @profile
+    def run(self, number: int) -> str:
+        return str(number)
+
+    @classmethod
+    @profile
+    def made(cls, number: int) -> Job:
+        return cls()
+
+
+assert_type(profiled(1, word="a"), str)
+profiled("one")  # type: ignore[arg-type]
+assert_type(profiled_generator(1), Generator[int, str, bytes])
+assert_type(profiled_async_generator(1), AsyncGenerator[int, None])
+assert_type(Job.made(1).run(2), str)
+Job().run("one")  # type: ignore[arg-type]
+
+
+async def profiled_awaited() -> None:
+    assert_type(await profiled_coroutine(1), str)
