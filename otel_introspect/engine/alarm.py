@@ -18,6 +18,10 @@ Whoever wants to be called from now on but is on another thread *summons* it, by
 that the handler must be there already, which only the main thread can set: so it may be told to stand by, with the
 handler in place and no timer running.
 
+Some want to interrupt what blocks, others only to look, many times a second. A system call that is cut short is begun
+again by Python, but not by every library in C: so for the latter the alarm is *gentle*, system calls that can go on do
+(SA_RESTART). And where nobody answers a gentle ring, because somebody waits in C, it stops until it is summoned again.
+
 What can still fail: somebody who sets handler or timer while we wait. Then the ring is lost; we leave it to them.
 """
 
@@ -44,6 +48,7 @@ LONGEST: Final = 1.0
 LOST: Final = 0.02
 """A ring that is overdue by so many seconds will not come: somebody has set the timer."""
 _SHORTEST: Final = 0.000_02
+_SOON: Final = 0.02
 # A ring that comes between CPython's look for POSIX signals and a system call is answered only after that: so it comes
 # again, until it is answered. Not soon: who waits in C in turns of 0.1 s, as psycopg does, and looks for signals after
 # each whole one, must come to that.
@@ -67,6 +72,8 @@ class Alarm:
         self.is_borrowed = False
         """Whether somebody else had SIGALRM, and wants it back as soon as nobody waits."""
         self._listeners: list[Listener] = []
+        self._onlookers: list[Listener] = []
+        self._dues: list[Callable[[], float]] = []
         self._handler: Final = self._ring  # one object, to be recognised
         self._is_ours = False
         self._previous: Any = None
@@ -79,9 +86,11 @@ class Alarm:
         self._is_summoned = False
         self._quiet_since = inf
         self._rhythm = _AGAIN
+        self._is_gentle = False
+        self._generation = 0
         self.keeps_rhythm = False
         """Whether it may ring again and again, for who samples: that costs a fourth less than a timer that is set anew.
-        Who sets this is to call ``lose_rhythm`` where nobody answers."""
+        Who sets this is to call ``fall_silent`` where nobody answers."""
 
     def stand_by(self) -> bool:
         """Be there for whoever will ``summon``, if nobody else has SIGALRM; False if it can't. Main thread only."""
@@ -94,7 +103,7 @@ class Alarm:
     def dismiss(self) -> None:
         """No longer stand by. From the main thread; elsewhere the handler stays, and does nothing."""
         self.is_standing_by = False
-        if self._is_ours and is_main_thread() and self._ask(monotonic(), None)[0] == inf and not self.is_borrowed:
+        if self._is_ours and is_main_thread() and min(self._ask(monotonic(), None)[:2]) == inf and not self.is_borrowed:
             self.release()
 
     def summon(self) -> bool:
@@ -105,25 +114,42 @@ class Alarm:
         if main_thread is None:
             return False
         self._is_summoned = True
+        if self._next_due() == inf:
+            self._be_gentle(gentle=True)
         signal.pthread_kill(main_thread, signal.SIGALRM)
         return True
 
-    def listen(self, listener: Listener) -> None:
-        """Have *listener* called at each ring, from now on."""
+    def listen(self, listener: Listener, next_due: Callable[[], float]) -> None:
+        """Have *listener* called at each ring, from now on; *next_due* says from any thread when it wants the next."""
         self._listeners.append(listener)
+        self._dues.append(next_due)
 
-    def unlisten(self, listener: Listener) -> None:
-        """Call *listener* no more."""
+    def look_on(self, onlooker: Listener) -> None:
+        """The same for somebody who never raises, and for whom nothing that blocks is to be interrupted."""
+        self._onlookers.append(onlooker)
+
+    def look_away(self, onlooker: Listener) -> None:
+        """Call *onlooker* no more."""
         with suppress(ValueError):
-            self._listeners.remove(listener)
+            self._onlookers.remove(onlooker)
 
-    def ring_by(self, when: float, now: float, *, polite: bool = False) -> str | None:
+    def _next_due(self) -> float:
+        """When one of those wants to be called who may interrupt."""
+        return min((due() for due in self._dues), default=inf)
+
+    def _be_gentle(self, *, gentle: bool) -> None:
+        if self._is_gentle != gentle:
+            self._is_gentle = gentle
+            signal.siginterrupt(signal.SIGALRM, not gentle)
+
+    def ring_by(self, when: float, now: float, *, polite: bool = False, gentle: bool = False) -> str | None:
         """Ring at *when* at the latest, or within a second: main thread only.
 
         Args:
             when: By ``time.monotonic``.
             now: The time.
             polite: Leave SIGALRM to whoever has it, even if it could be given back.
+            gentle: For an onlooker.
 
         Returns:
             Why not; None if it will.
@@ -133,6 +159,7 @@ class Alarm:
             if why_not is not None:
                 return why_not
         if self.rings > when:
+            self._be_gentle(gentle=gentle and self._next_due() > when)
             self._set(when, now)
         elif self.rings < now - LOST:
             self._set(now, now)  # at once: who else waits is known when it rings
@@ -156,6 +183,7 @@ class Alarm:
             signal.signal(_SIGALRM, self._handler)
         except ValueError:
             return "this is not the main thread of the main interpreter"
+        self._is_gentle = False
         self._previous = current
         self._foreign_due = now + left if left else inf
         self.is_borrowed = callable(current) or left > 0
@@ -165,19 +193,31 @@ class Alarm:
     def _set(self, when: float, now: float) -> None:
         delay = min(max(min(when, self._foreign_due) - now, _SHORTEST), LONGEST)
         # In this order: a ring in between sets a time of its own, which is then noted last.
+        self._generation += 1
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN)
         self._rhythm = _AGAIN
         self.rings = now + delay
 
-    def lose_rhythm(self) -> None:
-        """Ring seldom, until it is answered; from any thread.
+    def fall_silent(self) -> None:
+        """Ring no more for onlookers, until it is summoned; from any thread.
 
         Who waits in C in turns, and begins the turn anew each time that it is interrupted, would never come to look for
         POSIX signals: neither to be sampled nor to be interrupted.
         """
-        if self._is_ours and self._rhythm < _AGAIN:
-            self._rhythm = _AGAIN
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+        if not self._is_ours or not self._is_gentle:
+            return
+        generation = self._generation
+        self._rhythm = _AGAIN
+        due = min(self._next_due(), self._foreign_due)
+        if due == inf:
+            self.rings = inf
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            self._be_gentle(gentle=False)
+            signal.setitimer(signal.ITIMER_REAL, min(max(due - monotonic(), _SOON), LONGEST), _AGAIN)
+        if self._generation != generation:
+            # The main thread has come back and has set the timer, which we may have undone: it is to do so again.
+            signal.setitimer(signal.ITIMER_REAL, _SHORTEST, _AGAIN)
 
     def release(self) -> None:
         """Give back handler and timer, the latter with the time that it has left. Main thread only."""
@@ -196,18 +236,24 @@ class Alarm:
         if due != inf:
             signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST))
 
-    def _go_on(self, due: float, now: float) -> None:
-        """Ring at *due* the next time."""
-        if min(due, self._foreign_due) == inf:
+    def _go_on(self, due: float, look: float, now: float) -> None:
+        """Ring at *due*, when somebody may interrupt, and at *look* for onlookers."""
+        strict = min(due, self._foreign_due)
+        if min(strict, look) == inf:
             self._rest()
-        elif not self.keeps_rhythm or self._foreign_due != inf or not _LEAST_RHYTHM <= due - now <= _MOST_RHYTHM:
-            self._set(due, now)
-        elif self._rhythm * _ABOUT < due - now < self._rhythm / _ABOUT:
+            return
+        is_gentle = look < strict
+        self._be_gentle(gentle=is_gentle)
+        pause = look - now
+        if not self.keeps_rhythm or not is_gentle or not _LEAST_RHYTHM <= pause <= _MOST_RHYTHM:
+            self._set(min(due, look), now)
+        elif self._rhythm * _ABOUT < pause < self._rhythm / _ABOUT:
             self.rings = now + self._rhythm
         else:
-            self._rhythm = due - now
-            signal.setitimer(signal.ITIMER_REAL, self._rhythm, self._rhythm)
-            self.rings = due
+            self._rhythm = pause
+            self._generation += 1
+            signal.setitimer(signal.ITIMER_REAL, pause, pause)
+            self.rings = look
 
     def _rest(self) -> None:
         """Nobody waits any more."""
@@ -231,15 +277,15 @@ class Alarm:
         is_summoned, self._is_summoned = self._is_summoned, False
         is_stray = now < self.rings - _EARLY and not is_summoned
         self.rings = inf
-        due, error = self._ask(now, frame)
+        due, look, error = self._ask(now, frame)
         is_owners = now >= self._foreign_due or (is_stray and self._foreign_due == inf)
         if is_owners:
             self._foreign_due = inf if error is None else now  # not both at once: it has the next ring
         # Nobody of ours has set a timer for long: somebody who has counted on what it does by default, ``alarm(60)``.
-        is_foreign = self.is_standing_by and is_stray and due == inf and now - self._quiet_since > LONGEST
+        is_foreign = self.is_standing_by and is_stray and min(due, look) == inf and now - self._quiet_since > LONGEST
         previous = self._previous
         # Before anything is raised: whoever waits beside that still has their time.
-        self._go_on(due, now)
+        self._go_on(due, look, now)
         self._ringing = False
         # In this order: what rings between the two is answered, what rang before is asked again.
         if self._missed:
@@ -255,9 +301,9 @@ class Alarm:
             self.release()
             signal.raise_signal(signum)
 
-    def _ask(self, now: float, frame: FrameType | None) -> tuple[float, BaseException | None]:
-        due, error = inf, None
-        for listener in tuple(self._listeners):
+    def _ask(self, now: float, frame: FrameType | None) -> tuple[float, float, BaseException | None]:
+        due, look, error = inf, inf, None
+        for listener in self._listeners:
             try:
                 when, wanted = listener(now, frame)
             except Exception:  # noqa: BLE001 - it would come out of any line of the application
@@ -265,7 +311,12 @@ class Alarm:
             else:
                 due = min(due, when)
                 error = error or wanted
-        return due, error
+        for onlooker in tuple(self._onlookers):
+            try:
+                look = min(look, onlooker(now, frame)[0])
+            except Exception:  # noqa: BLE001 - as above
+                count("failed", "answering the alarm")
+        return due, look, error
 
     def _forked(self) -> None:
         # The child has the handler, but no timer.

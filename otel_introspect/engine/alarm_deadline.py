@@ -190,8 +190,13 @@ def _hook() -> None:
     global _hooked  # noqa: PLW0603 - once in a process
     if not _hooked:
         _hooked = True
-        ALARM.listen(_look)
+        ALARM.listen(_look, _next_due)
         os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _next_due() -> float:
+    # From any thread. What is overdue already is looked at soon.
+    return min((each.expires for each in tuple(open_blocks)), default=inf)
 
 
 def _look(now: float, frame: FrameType | None) -> tuple[float, BaseException | None]:

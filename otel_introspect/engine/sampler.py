@@ -43,6 +43,7 @@ _GAP_SECONDS: Final = 0.08
 _SILENCE_INTERVALS: Final = 2
 _SILENCE: Final = 0.03
 _SUMMON_AGAIN: Final = 0.5
+_SUMMON_SOON: Final = 0.1
 # How often what the alarm's handler has put down is folded in.
 _FOLD: Final = 0.04
 # The frames of these go on elsewhere with the same innermost frame.
@@ -127,30 +128,37 @@ class Sampler:
         """Sample from now on; whether by the alarm. From any thread."""
         if not self._is_listening:
             self._is_listening = True
-            ALARM.listen(self._answer)
+            ALARM.look_on(self._answer)
         self._sampled[id(sampled)] = sampled
         if not _is_main(sampled.where()):
             return False
         ALARM.keeps_rhythm = True
         now = sampled.asked = sampled.alarm_heard = self._clock()
         if threading.get_ident() == threading.main_thread().ident:
-            sampled.alarm_is_there = ALARM.ring_by(sampled.next_at, now, polite=True) is None
+            sampled.alarm_is_there = ALARM.ring_by(sampled.next_at, now, polite=True, gentle=True) is None
         else:
             sampled.alarm_is_there = ALARM.summon()
         return sampled.alarm_is_there
 
     def stop(self, sampled: Sampled) -> None:
-        """Sample no more; who has just begun to may still put down one. From any thread."""
+        """Sample no more; who has just begun to may still put down one. From any thread.
+
+        What is left since the last sample belongs to where that was; or to nothing, if it is long.
+        """
         self._sampled.pop(id(sampled), None)
         if not self._sampled:
             ALARM.keeps_rhythm = False
+        now, recording = self._clock(), sampled.recording
+        left = now - recording.latest
+        if left > sampled.longest or (left > sampled.pause and recording.latest > recording.started):
+            recording.add(now, sampled.longest, None)
 
     def close(self) -> None:
         """Give back what was borrowed."""
         self._sampled.clear()
         ALARM.keeps_rhythm = False
         self._is_listening = False
-        ALARM.unlisten(self._answer)
+        ALARM.look_away(self._answer)
 
     def forget(self, keep: Iterable[Sampled]) -> None:
         """In a forked child: go on with *keep* only."""
@@ -213,11 +221,16 @@ class Sampler:
     def _alarm_sees(self, each: Sampled, now: float) -> bool:
         if each.alarm_is_there and now - each.alarm_heard <= max(_SILENCE_INTERVALS * each.pause, _SILENCE):
             return True
-        ALARM.lose_rhythm()
-        if now - each.asked > _SUMMON_AGAIN:
-            each.asked = now
-            each.alarm_is_there = ALARM.summon()
+        if each.alarm_is_there:
+            each.alarm_is_there = False
+            ALARM.fall_silent()
+        elif now - each.asked > _SUMMON_AGAIN:
+            self._summon(each, now)
         return False
+
+    def _summon(self, each: Sampled, now: float) -> None:
+        each.asked = each.alarm_heard = now
+        each.alarm_is_there = ALARM.summon()
 
     def _look_at(self, mine: list[tuple[Sampled, int | Place]]) -> None:
         if len(mine) > MAX_THREADS:
@@ -226,8 +239,10 @@ class Sampler:
         frames = current_frames()
         for each, place in mine:
             with fail_open("taking a sample"):
-                now = self._clock()
+                now, leaf = self._clock(), each.leaf
                 self._sample(each, place, now, frames)
+                if each.leaf != leaf and now - each.asked > _SUMMON_SOON and _is_main(place):
+                    self._summon(each, now)  # what it has waited for in C is over
                 # As planned, so that what the look itself takes does not add up; not at once if that has been missed.
                 each.next_at = max(each.next_at + each.pause, now + each.pause / 2)
 
