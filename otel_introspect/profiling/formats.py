@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 from otel_introspect.profiling.callgraph import RenderError, dot_file, drawing
 from otel_introspect.profiling.function_stats import pstats_file
+from otel_introspect.profiling.html import write_html
 from otel_introspect.profiling.renderable import renderable
 from otel_introspect.profiling.speedscope import speedscope_file
 
@@ -43,10 +45,6 @@ KINDS: Final[Mapping[Format, Kind]] = {
     "pdf": Kind(".pdf", binary=True),
 }
 
-# From here on pyinstrument takes fewer samples too, as browsers struggle.
-_MAX_RECORDS_IN_HTML: Final = 100_000
-_RESOLUTION: Final = 10_000
-
 
 def render(session: Session, format: Format) -> bytes:  # noqa: A002 - what the command calls it too
     """A profile in another format, as the contents of a file.
@@ -81,29 +79,18 @@ def _json(session: Session) -> bytes:
 
 
 def _html(session: Session) -> bytes:
-    """The page of pyinstrument, with the data written so that no name in it can end the script that it stands in.
-
-    The page is made around an empty session, whose place the real one then takes: a request's path can be part of the
-    description, and is anybody's to choose.
+    """The page that the store keeps, too.
 
     Raises:
         RenderError: If this version of pyinstrument makes its page differently.
     """
-    from pyinstrument.renderers.html import HTMLRenderer, JSONForHTMLRenderer
-
-    whole = renderable(session, timeline=True)
-    if len(whole.frame_records) > _MAX_RECORDS_IN_HTML and whole.duration > 0:
-        whole = whole.resample(whole.duration / _RESOLUTION)
-    empty = renderable(session, timeline=True)
-    empty.frame_records, empty.target_description = [], ""
-    empty.start_call_stack, empty.sys_path, empty.sys_prefixes = [""], [], []
-    before, placeholder, after = HTMLRenderer().render(empty).partition(JSONForHTMLRenderer().render(empty))
-    if not placeholder:
+    page = BytesIO()
+    try:
+        write_html(renderable(session, timeline=True), page.write)
+    except RuntimeError as error:
         msg = "This version of pyinstrument makes its page in a way that is not known here. Use --format speedscope"
-        raise RenderError(msg)
-    data = JSONForHTMLRenderer().render(whole).replace("<", "\\u003c")
-    # A lone surrogate has no UTF-8; its escape is what it is in JavaScript too.
-    return f"{before}{data}{after}".encode("utf-8", "backslashreplace")
+        raise RenderError(msg) from error
+    return page.getvalue()
 
 
 _MAKERS: Final[Mapping[Format, Callable[[Session], bytes]]] = {
