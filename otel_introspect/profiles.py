@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from functools import wraps
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
@@ -67,7 +65,9 @@ class Profile:
 
     def __call__(self, function: F) -> F:
         """Profile each call of *function*; see ``profile``."""
-        return _profiled(function, self)
+        from otel_introspect.profiled import profiled
+
+        return profiled(function, self)
 
     def another(self, name: str) -> Profile:
         """Another one like it."""
@@ -85,7 +85,7 @@ class Profile:
         with fail_open("ending a profile"):
             self._end()
 
-    def _begin(self, frame: Any) -> None:
+    def _begin(self, frame: FrameType) -> None:
         # Late, as it is loaded with the first profile.
         from otel_introspect.profiling import pools
         from otel_introspect.triggers.refusal import Refused
@@ -179,76 +179,3 @@ def profile(function: F | None = None, /, *, name: str | None = None, interval_m
     """
     block = Profile(name, interval_ms=interval_ms)
     return block if function is None else block(function)
-
-
-# ruff: noqa: ANN401 - arguments and results are handed on as they are
-
-
-def _profiled(function: F, pattern: Profile) -> F:
-    if inspect.isasyncgenfunction(function):
-        wrapper: Callable[..., Any] = _async_generator(function, pattern)
-    elif inspect.iscoroutinefunction(function):
-        wrapper = _coroutine(function, pattern)
-    elif inspect.isgeneratorfunction(function):
-        wrapper = _generator(function, pattern)
-    elif callable(function) and not isinstance(function, (type, staticmethod)):  # type: ignore[redundant-expr]
-        wrapper = _function(function, pattern)
-    else:
-        msg = f"profile decorates functions and methods, not {function!r}; under classmethod, staticmethod and property"
-        raise TypeError(msg)
-    return cast("F", wrapper)
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _function(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with pattern.another(_name_of(function)):
-            return function(*args, **kwargs)
-
-    return call
-
-
-def _coroutine(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
-    @wraps(function)
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        with pattern.another(_name_of(function)):
-            return await function(*args, **kwargs)
-
-    return call
-
-
-def _generator(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
-    @wraps(function)
-    def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        with pattern.another(_name_of(function)):
-            return (yield from function(*args, **kwargs))
-
-    return generate
-
-
-def _async_generator(function: Callable[..., Any], pattern: Profile) -> Callable[..., Any]:
-    @wraps(function)
-    async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with pattern.another(_name_of(function)):
-            generator: AsyncGenerator[Any, Any] = function(*args, **kwargs)
-            try:
-                value = await anext(generator)
-                while True:
-                    try:
-                        sent = yield value
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - it is the generator's
-                        value = await generator.athrow(error)
-                    else:
-                        value = await generator.asend(sent)
-            except StopAsyncIteration:
-                return
-            finally:
-                await generator.aclose()
-
-    return generate

@@ -41,7 +41,11 @@ _LOGGING: Final = os.path.dirname(logging.__file__) + os.sep
 _LOCKS: Final = frozenset({threading.__file__, queue.__file__})
 # What is raised in a weak reference's callback is printed and discarded.
 _DISCARDING: Final = frozenset({weakref.__file__, _weakrefset.__file__})
-_DOORWAYS: Final = (os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep, os.path.join(OUR_DIRECTORY, "limited.py"))
+_DOORWAYS: Final = (
+    os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep,
+    os.path.join(OUR_DIRECTORY, "limited.py"),
+    os.path.join(OUR_DIRECTORY, "profiled.py"),
+)
 _SDK: Final = os.path.join("", "opentelemetry", "sdk", "")
 _OTEL: Final = os.path.join("", "opentelemetry", "")
 _OTEL_WRAPPERS: Final = os.path.join("", "opentelemetry", "instrumentation", "")

@@ -19,7 +19,9 @@ from interruptions import FOREVER, LIMIT, PATIENCE, Expired, Inner, in_thread, s
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
-from otel_introspect import timeout
+from otel_introspect import DeadlineExceeded, profile, timeout
+from otel_introspect.config import IntrospectConfig
+from otel_introspect.introspection import Introspection, activate
 
 SLOW = 4 * LIMIT
 
@@ -543,3 +545,29 @@ def test_a_limit_inside_of_an_exit():
         pass
 
     assert seen == ["inner"]
+
+
+def test_a_profiled_function_is_interrupted():
+    """
+    What ``profile`` puts around a function does not keep that from being interrupted.
+    """
+
+    @profile
+    def busy():
+        spin(2)
+
+    @profile
+    def busy_generator():
+        spin(2)
+        yield
+
+    introspection = Introspection(IntrospectConfig())
+    activate(introspection)
+    try:
+        for work in (busy, lambda: list(busy_generator())):
+            began = time.monotonic()
+            with pytest.raises(DeadlineExceeded), timeout(0.1):
+                work()
+            assert time.monotonic() - began < 0.8
+    finally:
+        introspection.stop()
