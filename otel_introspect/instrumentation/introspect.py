@@ -15,8 +15,8 @@ from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, in
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import Introspection, activate, active, on_first_use
-from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.metrics import publish
+from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.profiling import pools
 from otel_introspect.setting import problem, variables_of
 
