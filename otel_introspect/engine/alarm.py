@@ -60,6 +60,9 @@ _ABOUT: Final = 0.8
 # A ring that comes earlier than this before its time was sent by somebody else.
 _EARLY: Final = 0.001
 
+_REPEATS: Final = "somebody else has a repeating timer on SIGALRM"
+_FOREIGN: Final = "somebody else has SIGALRM"
+
 _SIGALRM: Final[int | None] = getattr(signal, "SIGALRM", None)
 
 
@@ -116,8 +119,12 @@ class Alarm:
         self._is_summoned = True
         if self._next_due() == inf:
             self._be_gentle(gentle=True)
-        signal.pthread_kill(main_thread, signal.SIGALRM)
-        return True
+        ring, number = signal.pthread_kill, signal.SIGALRM
+        # Asked again, with no call in between in which the main thread could give SIGALRM back, as it kills then.
+        if self._is_ours:
+            ring(main_thread, number)
+            return True
+        return False
 
     def listen(self, listener: Listener, next_due: Callable[[], float]) -> None:
         """Have *listener* called at each ring, from now on; *next_due* says from any thread when it wants the next."""
@@ -158,11 +165,28 @@ class Alarm:
             why_not = self._take(now, polite=polite)
             if why_not is not None:
                 return why_not
+        elif self.rings == inf:
+            why_not = self._make_way(now, polite=polite)
+            if why_not is not None:
+                return why_not
         if self.rings > when:
             self._be_gentle(gentle=gentle and self._next_due() > when)
             self._set(when, now)
         elif self.rings < now - LOST:
             self._set(now, now)  # at once: who else waits is known when it rings
+        return None
+
+    def _make_way(self, now: float, *, polite: bool) -> str | None:
+        """While it stood by, somebody may have set the timer, to end the process: that is kept as in ``_take``."""
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+        if not left:
+            return None
+        if interval:
+            return _REPEATS
+        if polite:
+            return _FOREIGN
+        self._foreign_due = now + left
+        self.is_borrowed, self.is_standing_by = True, False
         return None
 
     def _take(self, now: float, *, polite: bool) -> str | None:
@@ -173,9 +197,9 @@ class Alarm:
         if current is None:
             return "SIGALRM has a handler that was not set from Python"
         if interval:
-            return "somebody else has a repeating timer on SIGALRM"
+            return _REPEATS
         if polite and (callable(current) or left):
-            return "somebody else has SIGALRM"
+            return _FOREIGN
         if not self._hooked:
             self._hooked = True
             os.register_at_fork(after_in_child=self._forked)
@@ -204,18 +228,23 @@ class Alarm:
         Who waits in C in turns, and begins the turn anew each time that it is interrupted, would never come to look for
         POSIX signals: neither to be sampled nor to be interrupted.
         """
-        if not self._is_ours or not self._is_gentle:
+        if not self._is_ours or not self._is_gentle or signal.getsignal(signal.SIGALRM) is not self._handler:
             return
+        if not signal.getitimer(signal.ITIMER_REAL)[1]:
+            return  # none of ours, as they all repeat
         generation = self._generation
         self._rhythm = _AGAIN
         due = min(self._next_due(), self._foreign_due)
         if due == inf:
-            self.rings = inf
+            # A ring of ours waits for the main thread to look: when that is done, it is not to be taken for another's.
+            self._quiet_since = self.rings = inf
             signal.setitimer(signal.ITIMER_REAL, 0)
         else:
             self._be_gentle(gentle=False)
             signal.setitimer(signal.ITIMER_REAL, min(max(due - monotonic(), _SOON), LONGEST), _AGAIN)
-        if self._generation != generation:
+        if not self._is_ours:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the main thread has just given it back, and it would kill
+        elif self._generation != generation:
             # The main thread has come back and has set the timer, which we may have undone: it is to do so again.
             signal.setitimer(signal.ITIMER_REAL, _SHORTEST, _AGAIN)
 
@@ -275,14 +304,21 @@ class Alarm:
         self._ringing = True
         now = monotonic()
         is_summoned, self._is_summoned = self._is_summoned, False
-        is_stray = now < self.rings - _EARLY and not is_summoned
+        was_resting = self.rings == inf
+        if was_resting and is_summoned and not self.is_borrowed and signal.getitimer(signal.ITIMER_REAL)[0]:
+            self._ringing = False  # somebody has set the timer while it stood by, and is to have it
+            return
+        # Ours repeats until it is answered: what goes off once, and that late, was set by somebody else.
+        is_late = not is_summoned and now - self.rings > LONGEST and not signal.getitimer(signal.ITIMER_REAL)[1]
+        is_stray = is_late or (now < self.rings - _EARLY and not is_summoned)
         self.rings = inf
         due, look, error = self._ask(now, frame)
         is_owners = now >= self._foreign_due or (is_stray and self._foreign_due == inf)
         if is_owners:
             self._foreign_due = inf if error is None else now  # not both at once: it has the next ring
         # Nobody of ours has set a timer for long: somebody who has counted on what it does by default, ``alarm(60)``.
-        is_foreign = self.is_standing_by and is_stray and min(due, look) == inf and now - self._quiet_since > LONGEST
+        is_quiet = is_late or (was_resting and now - self._quiet_since > LONGEST)
+        is_foreign = is_stray and is_quiet and min(due, look) == inf
         previous = self._previous
         # Before anything is raised: whoever waits beside that still has their time.
         self._go_on(due, look, now)

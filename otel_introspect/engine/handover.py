@@ -12,7 +12,7 @@ So: whoever starts an entry span notes its key in a context variable, which asyn
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from threading import get_ident
 from types import CodeType, FrameType
@@ -79,11 +79,15 @@ def threads_of(key: Hashable) -> list[int]:
     return [thread_id for thread_id, origin in list(working.items()) if belongs_to(origin, key)]
 
 
-def work_on(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frames of what a thread of a pool is at, innermost first, without the pool's own."""
-    while frame is not None and frame.f_code is not _WORK:
-        yield frame
+def work_on(frame: FrameType | None) -> list[FrameType]:
+    """The frames of what a thread of a pool is at, innermost first, without the pool's own; none if it only waits."""
+    inside: list[FrameType] = []
+    while frame is not None:
+        if frame.f_code is _WORK:
+            return inside
+        inside.append(frame)
         frame = frame.f_back
+    return []
 
 
 def _files_of(*names: str) -> frozenset[str]:

@@ -8,7 +8,8 @@ where the sample is taken, which costs the request ten times what the sample doe
 
 So: whoever takes a sample puts down the bare stack and the time, and goes on. The introspector's thread *folds* that
 in: a node for each call of a line by another, and a list of runs, which node for how long. When there are too many
-runs, the older half loses its order, never its times; when there are too many nodes, new calls count for their callers.
+runs, the older half loses its order, or all do if that does not help, never their times; when there are too many nodes,
+new calls count for their callers.
 
 Time belongs to the sample at its end, as in pyinstrument. But where that sample is much later than it should be, nobody
 could look: the time in between is a *gap*, and belongs to what was on the stack both before and after.
@@ -19,11 +20,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from types import CodeType, FrameType
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from otel_introspect.engine.native import allocate_lock
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 RawStack = Sequence[Any]
 """Code object, ``f_lasti``, code object, ``f_lasti``, ...: innermost frame first. A list, as it is cheapest to make."""
@@ -31,13 +36,18 @@ RawStack = Sequence[Any]
 MAX_FRAMES: Final = 256
 """Of one sample; beyond that the outer ones are left out."""
 # With these, a recording stays below 1 MiB; a slow Django request has some hundred of each.
-MAX_NODES: Final = 4_000
-MAX_RUNS: Final = 6_000
-_MAX_DISTINCT_FRAMES: Final = 1_500
-_MAX_POSITIONS: Final = 2_500
+MAX_NODES: Final = 3_000
+MAX_RUNS: Final = 4_000
+_MAX_SPECIAL_NODES: Final = 700
+_LEAST_FREED: Final = 250
+_MAX_DISTINCT_FRAMES: Final = 1_200
+_MAX_POSITIONS: Final = 2_000
 _MAX_PENDING: Final = 100
-_MAX_PENDING_WORDS: Final = 8_000
-_MAX_LINE_TABLES: Final = 1_000
+_MAX_PENDING_WORDS: Final = 4_000
+# Of the whole process; a function has some twenty entries.
+_MAX_LINE_TABLES: Final = 300
+_MAX_LINE_ENTRIES: Final = 8_000
+_FOLD_SECONDS: Final = 0.5
 _ROOT: Final = 0
 # Frames that stand for none: their line says which.
 RUNNING: Final = 0
@@ -79,23 +89,29 @@ class _Lines:
 
     # The same requests are profiled again: made once, bounded, and each keeps its code so that the id stays its own.
     _made: ClassVar[dict[int, _Lines]] = {}
+    _entries: ClassVar[int] = 0
 
     __slots__ = ("_code", "_lines", "_starts")
 
     def __init__(self, code: CodeType) -> None:
         self._code = code
-        entries = [(start, line) for start, _, line in code.co_lines() if line]
-        self._starts = [start for start, _ in entries]
-        self._lines = [line for _, line in entries]
+        self._starts = array("i")
+        self._lines = array("i")
+        for start, _, line in code.co_lines():
+            if line and not (self._lines and self._lines[-1] == line):
+                self._starts.append(start)
+                self._lines.append(line)
 
     @classmethod
     def of(cls, code: CodeType) -> _Lines:
         """Those of *code*."""
         made = cls._made.get(id(code))
         if made is None:
-            if len(cls._made) >= _MAX_LINE_TABLES:
+            if len(cls._made) >= _MAX_LINE_TABLES or cls._entries >= _MAX_LINE_ENTRIES:
                 cls._made.clear()
+                cls._entries = 0
             made = cls._made[id(code)] = cls(code)
+            cls._entries += len(made._starts)
         return made
 
     def at(self, lasti: int) -> int:
@@ -131,7 +147,7 @@ class Recording:
         self._nodes: dict[int, int] = {}
         # Frames by number, and the number of each: by code and line, and, as that takes long, by code and position.
         self._table: list[Frame] = []
-        self._numbers: dict[tuple[int, int], int] = {}
+        self._numbers: dict[int, int] = {}
         self._positions: dict[int, int] = {}
         # Runs: which node, for how long.
         self._run_nodes = array("i")
@@ -163,11 +179,14 @@ class Recording:
         if not self._folding.acquire(blocking=False):
             return  # somebody is just at it
         try:
-            pending, self._pending_words = self._pending, 0
-            while pending:
-                self._fold(*pending.popleft())
+            self._fold_pending()
         finally:
             self._folding.release()
+
+    def _fold_pending(self) -> None:
+        pending, self._pending_words = self._pending, 0
+        while pending:
+            self._fold(*pending.popleft())
 
     def after_fork(self) -> None:
         """In a forked child the lock may be held by a thread that isn't there any more."""
@@ -184,7 +203,8 @@ class Recording:
             self._last = tuple(self._node_of(stack, state) for stack in stacks or ()) or (_ROOT,)
         if seconds > longest:
             self.gaps += seconds
-            both = self._common(before[0] if before else self._last[0], self._last[0])
+            # Nothing is known of what was there before the first one.
+            both = reduce(self._common, (*before, *self._last)) if before else _ROOT
             self._note(self._special(both, GAP), seconds)
             return
         for node in self._last:
@@ -195,36 +215,36 @@ class Recording:
             self._run_seconds[-1] += seconds
             return
         if len(self._run_nodes) >= MAX_RUNS:
-            self._forget_order()
+            self._forget_order(MAX_RUNS // 2)
+            if len(self._run_nodes) > MAX_RUNS - _LEAST_FREED:
+                self._forget_order(MAX_RUNS)  # or it would be tried in vain with each sample
         self._run_nodes.append(node)
         self._run_seconds.append(seconds)
 
-    def _forget_order(self) -> None:
-        """Make one run of all runs of a node in the older half."""
-        half = len(self._run_nodes) // 2
+    def _forget_order(self, number: int) -> None:
+        """Make one run of all runs of a node among the first *number*."""
         totals: dict[int, float] = {}
-        for node, seconds in zip(self._run_nodes[:half], self._run_seconds[:half], strict=True):
+        for node, seconds in zip(self._run_nodes[:number], self._run_seconds[:number], strict=True):
             totals[node] = totals.get(node, 0.0) + seconds
-        self._run_nodes = array("i", totals) + self._run_nodes[half:]
-        self._run_seconds = array("d", totals.values()) + self._run_seconds[half:]
+        self._run_nodes = array("i", totals) + self._run_nodes[number:]
+        self._run_seconds = array("d", totals.values()) + self._run_seconds[number:]
 
     def _node_of(self, stack: RawStack, state: int) -> int:
         # Most of a stack is as it was in the sample before: what is the same from the outside on has its nodes already.
         path, before = self._path_nodes, self._path_stack
         size, old_size = len(stack), len(before)
+        is_cut = size >= 2 * MAX_FRAMES
         same = 0
-        limit = min(size, old_size, 2 * len(path))
+        limit = 0 if is_cut else min(size, old_size, 2 * len(path))
         while (
             same < limit
             and stack[size - same - 1] == before[old_size - same - 1]
             and stack[size - same - 2] is before[old_size - same - 2]
         ):
             same += 2
-        if size >= 2 * MAX_FRAMES:
-            same = 0
         del path[same // 2 :]
         node = path[-1] if path else _ROOT
-        if size >= 2 * MAX_FRAMES:
+        if is_cut:
             node = self._special(_ROOT, OMITTED)
         nodes, positions = self._nodes, self._positions
         for index in range(size - same - 2, -1, -2):
@@ -240,16 +260,18 @@ class Recording:
                     break
             node = child
             path.append(node)
-        self._path_stack = stack
+        # What stands below the mark of a cut has other nodes than the same frames below the root.
+        self._path_stack = () if is_cut else stack
         return node if state == RUNNING else self._special(node, state)
 
     def _number_of(self, code: CodeType, lasti: int) -> int | None:
+        if len(self._table) >= _MAX_DISTINCT_FRAMES:
+            return None  # also of a line that is known, perhaps: to find that out takes as long as all else
         line = line_of(code, lasti)
-        number = self._numbers.get((id(code), line))
+        key = id(code) << 32 | line
+        number = self._numbers.get(key)
         if number is None:
-            if len(self._table) >= _MAX_DISTINCT_FRAMES:
-                return None
-            number = self._numbers[id(code), line] = len(self._table)
+            number = self._numbers[key] = len(self._table)
             self._table.append(Frame(code, line))  # which keeps the code, so that its id stays its own
         if len(self._positions) < _MAX_POSITIONS:
             self._positions[id(code) * 65_536 + lasti] = number
@@ -268,13 +290,16 @@ class Recording:
 
     def _special(self, parent: int, kind: int) -> int:
         """The node below *parent* that stands for no frame; they have room of their own."""
-        number = self._numbers.get((0, kind))
+        number = self._numbers.get(kind)
         if number is None:
-            number = self._numbers[0, kind] = len(self._table)
+            number = self._numbers[kind] = len(self._table)
             self._table.append(Frame(None, kind))
         node = self._nodes.get(parent << 20 | number)
         if node is None:
-            node = self._append(parent, number) if len(self._parents) < 2 * MAX_NODES else parent
+            if len(self._parents) >= MAX_NODES + _MAX_SPECIAL_NODES:
+                self.is_full = True
+                return parent
+            node = self._append(parent, number)
         return node
 
     def _common(self, one: int, other: int) -> int:
@@ -294,14 +319,29 @@ class Recording:
 
         A parent comes before its children; the root has the number 0, the first of these 1.
         """
-        self.fold()
-        for parent, number in zip(self._parents[1:], self._frames[1:], strict=True):
+        parents, frames = self._settled(lambda: (self._parents[1:], self._frames[1:]))
+        for parent, number in zip(parents, frames, strict=False):
             yield parent, self._table[number]
 
     def runs(self) -> Iterator[tuple[int, float]]:
-        """Which node was seen for how many seconds, in the order in which that was."""
-        self.fold()
-        return zip(self._run_nodes, self._run_seconds, strict=True)
+        """Which node was seen for how many seconds, in the order in which that was.
+
+        Who wants the tree, too, asks for that afterwards: somebody may still put down a sample in between.
+        """
+        nodes, seconds = self._settled(lambda: (self._run_nodes[:], self._run_seconds[:]))
+        return zip(nodes, seconds, strict=False)
+
+    def _settled(self, read: Callable[[], tuple[_A, _B]]) -> tuple[_A, _B]:
+        """What *read* gives while nobody folds. Not from a POSIX signal handler."""
+        # Not for ever: the collector may end a span whose profile this very thread is just folding.
+        is_mine = self._folding.acquire(timeout=_FOLD_SECONDS)
+        try:
+            if is_mine:
+                self._fold_pending()
+            return read()
+        finally:
+            if is_mine:
+                self._folding.release()
 
     def totals(self) -> dict[int, float]:
         """Which node was seen for how many seconds in all."""

@@ -25,7 +25,7 @@ from math import inf
 from types import FrameType
 from typing import Any, Final
 
-from otel_introspect.engine.alarm import ALARM
+from otel_introspect.engine.alarm import ALARM, is_main_thread
 from otel_introspect.engine.cpu_share import CpuShare
 from otel_introspect.engine.handover import is_waiting, threads_of, work_on, working
 from otel_introspect.engine.places import Place, ThreadPlace
@@ -46,6 +46,7 @@ _SUMMON_AGAIN: Final = 0.5
 _SUMMON_SOON: Final = 0.1
 # How often what the alarm's handler has put down is folded in.
 _FOLD: Final = 0.04
+_SAMPLING: Final = "taking a sample"
 # The frames of these go on elsewhere with the same innermost frame.
 _SUSPENDABLE: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _NO_LEAF: Final = (0, 0, 0, 0)
@@ -130,7 +131,7 @@ class Sampler:
             self._is_listening = True
             ALARM.look_on(self._answer)
         self._sampled[id(sampled)] = sampled
-        if not _is_main(sampled.where()):
+        if not _is_main(_place_of(sampled)):
             return False
         ALARM.keeps_rhythm = True
         now = sampled.asked = sampled.alarm_heard = self._clock()
@@ -148,6 +149,8 @@ class Sampler:
         self._sampled.pop(id(sampled), None)
         if not self._sampled:
             ALARM.keeps_rhythm = False
+            if not is_main_thread():
+                ALARM.fall_silent()  # nobody is going to ask any more whether it is answered
         now, recording = self._clock(), sampled.recording
         left = now - recording.latest
         if left > sampled.longest or (left > sampled.pause and recording.latest > recording.started):
@@ -163,7 +166,9 @@ class Sampler:
     def forget(self, keep: Iterable[Sampled]) -> None:
         """In a forked child: go on with *keep* only."""
         self._sampled = {id(each): each for each in keep}
+        ALARM.keeps_rhythm = False
         for each in self._sampled.values():
+            each.alarm_is_there = False  # the child has no timer, and nobody stands by
             each.recording.after_fork()
 
     # In the main thread, on top of whatever runs there: takes no lock, logs nothing.
@@ -175,16 +180,19 @@ class Sampler:
         began = time.perf_counter()
         main_thread = threading.get_ident()
         for each in tuple(self._sampled.values()):
-            place = _plain(each.where())
+            place = _place_of(each)
             if place is None or (place if isinstance(place, int) else place.thread_id) != main_thread:
                 continue
             if now >= each.next_at - each.pause / 4:
                 each.alarm_heard, each.alarm_is_there = now, True
-                # Where the place is more than a thread, another one may be a part of it.
-                frames = {main_thread: frame} if isinstance(place, int) else {**current_frames(), main_thread: frame}
-                if self._sample(each, place, now, frames):
-                    each.alarm_count += 1
                 each.next_at = now + each.pause  # in the rhythm of the alarm, whatever that is late by
+                try:
+                    # Where the place is more than a thread, another one may be a part of it.
+                    others = {} if isinstance(place, int) else current_frames()
+                    if self._sample(each, place, now, {**others, main_thread: frame}):
+                        each.alarm_count += 1
+                except Exception:  # noqa: BLE001 - it would cost the others their samples, and the alarm its next ring
+                    count("failed", _SAMPLING)
             due = min(due, each.next_at)
         self.cpu.spend(time.perf_counter() - began)
         return due, None
@@ -199,7 +207,7 @@ class Sampler:
         due = now + 1.0
         mine: list[tuple[Sampled, int | Place]] = []
         for each in tuple(self._sampled.values()):
-            place = _plain(each.where())
+            place = _place_of(each)
             if place is None:
                 continue
             if _is_main(place) and self._alarm_sees(each, now):
@@ -238,13 +246,13 @@ class Sampler:
             mine = [*mine[self._turn :], *mine[: self._turn]][:MAX_THREADS]
         frames = current_frames()
         for each, place in mine:
-            with fail_open("taking a sample"):
-                now, leaf = self._clock(), each.leaf
+            now, leaf = self._clock(), each.leaf
+            # As planned, so that what the look itself takes does not add up; not at once if that has been missed.
+            each.next_at = max(each.next_at + each.pause, now + each.pause / 2)
+            with fail_open(_SAMPLING):
                 self._sample(each, place, now, frames)
                 if each.leaf != leaf and now - each.asked > _SUMMON_SOON and _is_main(place):
                     self._summon(each, now)  # what it has waited for in C is over
-                # As planned, so that what the look itself takes does not add up; not at once if that has been missed.
-                each.next_at = max(each.next_at + each.pause, now + each.pause / 2)
 
     # On either.
 
@@ -258,11 +266,9 @@ class Sampler:
             if frame is None:
                 return False
             waits = bool(working) and is_waiting(frame)
-            if not waits:
-                leaf = _leaf_of(frame)
-                if leaf == each.leaf and leaf is not _NO_LEAF:
-                    each.recording.add(now, each.longest, None)
-                    return True
+            leaf = _leaf_of(frame)
+            # Always the whole stack: that the innermost frames are where they were does not say that the others are. A
+            # frame is often made where the one before was, and then a query would be its first caller's for ever.
             stack = raw_stack(frame)
         else:
             seen = place.stack(frames)
@@ -277,7 +283,7 @@ class Sampler:
         if waits and working:
             elsewhere = _work_for(each.key, place)
             if elsewhere:
-                stacks, state = [[*inner, *stack] for inner in elsewhere], RUNNING
+                stacks, state = [[*inner, *stack][: 2 * MAX_FRAMES] for inner in elsewhere], RUNNING
         each.recording.add(now, each.longest, stacks, state)
         return True
 
@@ -287,8 +293,13 @@ def _is_main(place: int | Place | None) -> bool:
     return thread_id == threading.main_thread().ident
 
 
-def _plain(place: int | Place | None) -> int | Place | None:
-    """*place*, or its thread's id if it is nothing more."""
+def _place_of(sampled: Sampled) -> int | Place | None:
+    """Where it is now: a thread's id if that is all. In the alarm's handler, too, so that a fault is counted only."""
+    try:
+        place = sampled.where()
+    except Exception:  # noqa: BLE001 - nobody is to lose more than a sample by it
+        count("failed", _SAMPLING)
+        return None
     return place.thread_id if type(place) is ThreadPlace else place
 
 
@@ -306,17 +317,20 @@ def _leaf_of(frame: FrameType) -> tuple[int, int, int, int]:
 
 def _work_for(key: Hashable, place: int | Place) -> list[list[Any]]:
     """The stacks of what threads of pools do for *key*."""
-    threads = threads_of(key)
+    threads = [thread_id for thread_id in threads_of(key) if thread_id != place]
     if not threads or not can_walk_other_threads():
         return []
     frames = current_frames()
-    found = []
+    # Whoever has gone on to something else since, or had not begun as the frames were taken, may show another's work.
+    still = threads_of(key)
+    found: list[list[Any]] = []
+    waiting: list[list[Any]] = []
     for thread_id in threads[:MAX_THREADS]:
-        if thread_id == place:
-            continue
-        stack = [part for frame in work_on(frames.get(thread_id)) for part in _parts(frame)]
-        if stack:
-            found.append(stack[: 2 * MAX_FRAMES])
+        frame = frames.get(thread_id)
+        stack = [part for each in work_on(frame) for part in _parts(each)] if thread_id in still else []
+        if frame is not None and stack:
+            (waiting if is_waiting(frame) else found).append(stack)
     if len(threads) > MAX_THREADS:
         count("dropped", "profile: too many threads at work for one request")
-    return found
+    # One that itself waits for another thread has a share in the time only if that is all that there is.
+    return found or waiting

@@ -48,14 +48,16 @@ def prepare() -> None:
 
 def whole_session(recording: Recording, facts: Facts) -> Session:
     """All that is known, in the order in which it happened."""
+    runs = recording.runs()  # first: whose samples may still come then has no node that is not in the tree
     stacks = _Stacks(recording)
-    return _session(recording, facts, [(stacks.of(node), seconds) for node, seconds in recording.runs()])
+    return _session(recording, facts, [(stacks.of(node), seconds) for node, seconds in runs])
 
 
 def summed_session(recording: Recording, facts: Facts) -> Session:
     """Each stack once: the same tree of calls, made of fewer records."""
+    totals = recording.totals()
     stacks = _Stacks(recording)
-    records = [(stacks.of(node), seconds) for node, seconds in recording.totals().items()]
+    records = [(stacks.of(node), seconds) for node, seconds in totals.items()]
     return _session(recording, facts, sorted(records, key=itemgetter(0)))
 
 
@@ -85,9 +87,6 @@ class _Stacks:
 
     As ``engine.stacks.trimmed`` has it: what lies outside an adapter of ours goes, else what surrounds applications;
     our own frames go everywhere. Each node is looked at once, as most of any two stacks is the same.
-
-    Args:
-        recording: Nothing is added to it meanwhile.
     """
 
     def __init__(self, recording: Recording) -> None:
