@@ -98,7 +98,7 @@ def _service(request):
     timeouts.release()
 
 
-def work(seconds=0.05):
+def work(seconds=0.08):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         sum(range(50))

@@ -134,14 +134,14 @@ def test_samples_in_the_main_thread(serve):
     service = serve("single")
     fetch(service, sign(service, "/busy?seconds=0.02")[0])  # what is loaded at the first profile
     counts = []
-    for _ in range(5):
+    # Again if another process has had the processor; fewer times than are refused as too many.
+    while len(counts) < 8 and max(counts, default=0) < 40:
         answer = fetch(service, sign(service, "/busy?seconds=0.05")[0])
         (event,) = profiles(service, answer.trace_id)
         assert event["otel_introspect.profile.interval_ms"] == 1
         counts.append(event["otel_introspect.profile.sample_count"])
 
-    # The best of five: another process may have had the processor.
-    assert max(counts) >= 40
+    assert counts[-1] >= 40, counts
 
 
 @pytest.mark.parametrize(("kind", "spans"), [("gthread", 2), ("uvicorn", 2), ("uvicorn-instrumented", 1)])
