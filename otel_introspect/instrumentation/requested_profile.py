@@ -148,6 +148,9 @@ class RequestedProfile:
         context = span.get_span_context()
         if not (span.is_recording() and context.trace_flags.sampled):
             raise refuse("not-recorded")
+        with fail_open("telling other services to profile a request"):
+            # Before the profile begins, which is not about this.
+            self._token = introspection.request_trigger.travel_token(context.trace_id)
         key, entry = _entry_of(introspection.table, span)
         if entry is not None:
             self.outlives_request = entry is not span
@@ -158,10 +161,8 @@ class RequestedProfile:
             close_before_end(span, self._live)
             self._is_own_part, self._origin = True, handover.current.get()
             handover.current.set(handover.Within(part, handover.origin_here()))
-        with fail_open("telling other services to profile a request"):
-            self._token = introspection.request_trigger.travel_token(context.trace_id)
-            if self._before is not None:
-                attach(self._context())  # taken back with the one before
+        if self._before is not None:
+            attach(self._context())  # taken back with the one before
 
     # While the request runs.
 
@@ -190,7 +191,7 @@ class RequestedProfile:
             detach(before)
 
     def _context(self) -> Context:
-        return get_current() if self._token is None else travel.send(self._token)
+        return get_current() if self._token is None or not self.is_taken else travel.send(self._token)
 
     def go_on(self, span: Any, key: Hashable) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
         """Take another profile, of a part that comes when the request's span has ended; ends with the part's span.

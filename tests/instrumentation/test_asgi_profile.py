@@ -271,12 +271,16 @@ def test_a_request_that_is_cancelled(service):
     So it is where the server cancels the request, as when its client has gone.
     """
 
-    async def waiting(_scope, _receive, _send):
+    async def waiting(scope, _receive, _send):
+        scope["begun"].set()
         await asyncio.sleep(5)
 
     async def cancel():
-        asking = asyncio.ensure_future(service.ask(ProfileMiddleware(waiting), f"__introspect__={token()}"))
-        await asyncio.sleep(0.05)
+        begun = asyncio.Event()
+        query = f"__introspect__={token()}"
+        asking = asyncio.ensure_future(service.ask(ProfileMiddleware(waiting), query, begun=begun))
+        await begun.wait()
+        await asyncio.sleep(0.1)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
