@@ -121,6 +121,9 @@ class Introspection:
 
     def leave_out(self, key: Hashable) -> None:
         """Collect nothing about the entry span that has this key in the table."""
+        # First, as closing a slow one would put its profile on it; and again, for one that has begun in between.
+        if self._profiler is not None:
+            self._profiler.leave_out(key)
         self.table.discard(key)
         if self._profiler is not None:
             self._profiler.leave_out(key)

@@ -297,10 +297,11 @@ class Profiler:
             self._reporter.expect_profile(span)
             self._live[live.id] = live
             if ticket is not None and self._config.engine == "pyinstrument":
-                live.hook = CallHook.start(interval)
+                self._introspector.wake()
+                live.hook = CallHook.start(interval)  # last, as it sees all that is called here from then on
             if live.hook is None:
                 self.sampler.start(sampled)
-            self._introspector.wake()
+                self._introspector.wake()
         except BaseException:
             if live is not None:
                 live.discard()

@@ -298,14 +298,18 @@ def test_an_adapter_closes_early(slow):
     assert len(slow.profiles()) == 1
 
 
-def test_left_out_after_it_was_slow(slow):
+@pytest.mark.parametrize("trigger", ["slow", "tail"])
+def test_left_out_after_it_was_slow(make_profiled, trigger):
     """
-    A request that turns out to be exempt after it was found slow goes on without being sampled.
+    A request that turns out to be exempt after it was found slow is no longer sampled, and has no profile.
     """
-    with slow.request() as span:
-        until(lambda: len(slow.profiler.sampler))
-        slow.introspection.leave_out(span.get_span_context().span_id)
-        until(slow.is_clean)
+    profiled = make_profiled(triggers=(trigger,), watchdog={"threshold": 100})
+    with profiled.request() as span:
+        until(lambda: len(profiled.profiler.sampler) and profiled.introspection.table.slow)
+        profiled.introspection.leave_out(span.get_span_context().span_id)
+        assert profiled.is_clean()
+
+    assert profiled.profiles() == []
 
 
 def test_a_slow_child_span(slow):
@@ -396,7 +400,7 @@ def test_off(make_profiled):
 
 def test_all_that_is_on_a_slow_span_is_bounded(make_profiled):
     """
-    Five snapshots of a deep stack and the profile together keep to the bound, and the profile is among them.
+    Snapshots of a deep stack and the profile together keep to the bound, and the profile is among them.
     """
     slow = make_profiled(triggers=("slow",), watchdog={"threshold": 15, "all_threads": True})
 
@@ -407,7 +411,7 @@ def test_all_that_is_on_a_slow_span_is_bounded(make_profiled):
         deep(150)
 
     span = slow.span()
-    assert len([event for event in span.events if event.name == SNAPSHOT]) == 5
+    assert len([event for event in span.events if event.name == SNAPSHOT]) >= 3
     (event,) = profiles_of(span)
     assert "late" in event.attributes[TEXT]
     assert len(event.attributes[TEXT].encode()) <= 2000
@@ -1136,9 +1140,10 @@ def test_a_slow_request_in_a_greenlet(trigger):
 
 
 @pytest.mark.realtime
-def test_many_threads_begin_and_end(make_profiled):
+def test_many_threads_begin_and_end(make_profiled, caplog):
     """
-    Fifty threads that begin and end spans and blocks for a second: no exception, no deadlock, nothing left.
+    Fifty threads that begin and end spans and blocks for a second: no exception, no deadlock, nothing left, and nothing
+    is written to a span that has ended.
     """
     profiled = make_profiled(triggers=("slow", "tail", "ratio"), ratio=0.5, watchdog={"threshold": 20})
     end = time.monotonic() + 1.0
@@ -1172,6 +1177,7 @@ def test_many_threads_begin_and_end(make_profiled):
 
     assert errors == []
     assert not {reason for kind, reason in faults.counts if kind == "failed"}
+    assert [record.getMessage() for record in caplog.records] == []
     until(profiled.is_clean)
     until(lambda: not profiled.profiler._tails)
     assert profiled.profiles()

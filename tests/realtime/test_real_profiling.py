@@ -304,6 +304,59 @@ def test_a_slow_task(celery, receiver):
     assert "build" in event.attributes[TEXT]
 
 
+# --- Servers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread", "gevent", "uvicorn-instrumented"])
+def test_tail_at_a_server(services, kind):
+    """
+    With ``tail`` the requests that fail or are slow have a profile from their first 50 ms on; those that are fast, and
+    good, exempt or excluded, have none.
+    """
+    service = services(
+        kind,
+        OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS="tail",
+        OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD=700,
+        OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS="excluded",
+    )
+    wanted = ["/raising?seconds=0.4", "/slow?seconds=1.2"]
+    unwanted = ["/fast", "/slow?seconds=0.3", "/exempted?seconds=1.2", "/excluded?seconds=1.2"]
+    spans = {path: service.ask(path) for path in [*unwanted, *wanted, "/fast"]}
+
+    assert {path: profiles_of(spans[path]) for path in unwanted} == {path: [] for path in unwanted}
+    assert not any(ID in spans[path].attributes for path in unwanted)
+    for path in wanted:
+        (event,) = profiles_of(spans[path])
+        assert event.attributes["otel_introspect.profile.trigger"] == "tail"
+        assert "sleeping_helper" in event.attributes[TEXT]
+        assert spans[path].attributes[ID] == event.attributes[ID]
+    (event,) = profiles_of(spans["/slow?seconds=1.2"])
+    assert event.attributes["otel_introspect.profile.duration_ms"] > 900
+    assert complaints(service.log) in ([], ["Traceback (most recent call last):"])  # that of the view that raises
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread", "gevent", "uvicorn-instrumented"])
+def test_ratio_at_a_server(services, kind):
+    """
+    With a ratio of 1 each request has a profile, the fast ones too, each of its own work.
+    """
+    service = services(
+        kind,
+        OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS="ratio",
+        OTEL_PYTHON_INTROSPECT_PROFILER_RATIO="1",
+        OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD=60_000,
+    )
+    answers = service.get_all(["/slow?seconds=0.4", "/busy?seconds=0.4", "/slow?seconds=0.5"])
+    texts = []
+    for each in answers:
+        (event,) = profiles_of(service.entry(each.trace_id))
+        texts.append(event.attributes[TEXT])
+
+    assert ["sleeping_helper" in text for text in texts] == [True, False, True]
+    assert ["busy" in text for text in texts] == [False, True, False]
+    assert len(profiles_of(service.ask("/fast"))) == 1
+
+
 # --- Whether it is right --------------------------------------------------------------------------------------------
 
 
