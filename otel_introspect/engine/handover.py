@@ -38,8 +38,7 @@ working: Final[dict[int, Origin]] = {}
 
 def origin_here() -> Origin:
     """Whose work is done here."""
-    origin = working.get(get_ident())
-    return current.get() if origin is None else origin
+    return current.get()
 
 
 def belongs_to(origin: Origin, key: Hashable) -> bool:
@@ -58,9 +57,12 @@ def handed_over(function: Callable[..., Any], origin: Origin) -> Callable[..., A
         thread_id = get_ident()
         before = working.get(thread_id)
         working[thread_id] = origin
+        # What is handed on from here is its work, too, unless a request begins here.
+        token = current.set(origin)
         try:
             return function(*args, **kwargs)
         finally:
+            current.reset(token)
             if before is None:
                 working.pop(thread_id, None)
             else:
