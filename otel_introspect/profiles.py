@@ -117,6 +117,8 @@ class Profile:
         origin, self._origin = self._origin, None
         attached, self._attached = self._attached, None
         span, self._span = self._span, None
+        if token is None:
+            return  # it has failed before it began
         # An asynchronous generator that nobody has read to its end is ended in another context; what was set in its own
         # is gone with that, and trying to set it back would be logged as an error.
         is_elsewhere = False

@@ -112,7 +112,7 @@ def test_a_child_span_has_it_too(profiled):
     It goes to the span that is current where the block begins, entry or not.
     """
     with profiled.request(), profiled.request("SELECT"), profile():
-        work(0.02)
+        work(0.04)
 
     assert len(profiles_of(profiled.span("SELECT"))) == 1
     assert profiles_of(profiled.span()) == []
@@ -123,10 +123,10 @@ def test_where_no_span_is_recording_one_is_made(profiled):
     Without a span the block has one of its own, which is current in it and named as asked or after the function.
     """
     with profile(name="nightly"):
-        work(0.02)
+        work(0.04)
         trace.get_current_span().set_attribute("seen", value=True)
     with profile():
-        work(0.02)
+        work(0.04)
 
     assert profiled.span("nightly").attributes["seen"] is True
     assert len(profiles_of(profiled.span("nightly"))) == 1
@@ -142,7 +142,7 @@ def test_the_span_of_a_decorated_function(profiled):
     class Report:
         @profile
         def build(self):
-            work(0.02)
+            work(0.04)
 
     Report().build()
 
@@ -157,7 +157,7 @@ def test_its_own_span_ends_when_the_block_fails(profiled):
 
     def fail():
         with profile(name="nightly"):
-            work(0.02)
+            work(0.04)
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -177,7 +177,7 @@ def test_exceptions_pass(profiled, error):
 
     def fail():
         with profiled.request(record_exception=False, set_status_on_exception=False), profile():
-            work(0.02)
+            work(0.04)
             raise raised
 
     with pytest.raises(error) as caught:
@@ -217,7 +217,7 @@ def test_a_span_that_is_not_sampled(profiled):
     Below a span that records nothing the block has its text all the same.
     """
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=True))), profile() as taken:
-        work(0.03)
+        work(0.06)
 
     assert "work" in taken.text()
     assert not faults.counts
@@ -228,9 +228,9 @@ def test_a_span_that_ends_inside_the_block(profiled, caplog):
     Nothing is written to a span that has ended: the text is there, the loss is counted, the SDK has nothing to say.
     """
     with trace.use_span(profiled.tracer.start_span("early")) as span, profile() as taken:
-        work(0.03)
+        work(0.06)
         span.end()
-        work(0.03)
+        work(0.06)
 
     assert profiles_of(profiled.span("early")) == []
     assert "work" in taken.text()
@@ -243,7 +243,7 @@ def test_a_renamed_span(profiled):
     A span that gets another name meanwhile has its profile under that.
     """
     with profiled.request("GET") as span, profile() as taken:
-        work(0.02)
+        work(0.04)
         span.update_name("GET /report/<id>")
 
     assert len(profiles_of(profiled.span("GET /report/<id>"))) == 1
@@ -256,7 +256,7 @@ def test_ended_on_another_thread(profiled):
     """
     span = profiled.tracer.start_span("GET /")
     with trace.use_span(span), profile():
-        work(0.02)
+        work(0.04)
     thread = threading.Thread(target=span.end)
     thread.start()
     thread.join()
@@ -288,7 +288,7 @@ def test_the_text_ends_the_profile(profiled):
     Asking for the text inside the block ends the profile there; the span has it at the block's end.
     """
     with profiled.request(), profile() as taken:
-        work(0.03)
+        work(0.06)
         text = taken.text()
         idle(0.03)
 
@@ -314,7 +314,7 @@ def test_one_object_twice(profiled):
     ids = []
     for _ in range(2):
         with taken:
-            work(0.02)
+            work(0.04)
         ids.append(taken.id)
 
     assert len(set(ids)) == 2
@@ -349,7 +349,7 @@ def test_the_configured_interval(make_profiled):
     """
     profiled = make_profiled(interval=50)
     with profiled.request(), profile():
-        work(0.03)
+        work(0.06)
 
     (event,) = profiled.profiles()
     assert event.attributes["otel_introspect.profile.interval_ms"] == 5
@@ -363,7 +363,7 @@ def test_an_inner_block_is_refused(profiled):
     Of two blocks, one in the other, the outer one is profiled; the inner one runs, and says why it is not.
     """
     with profiled.request(), profile() as outer, profile() as inner:
-        work(0.03)
+        work(0.06)
 
     assert inner.refused == "busy"
     assert (inner.id, inner.text()) == (None, "")
@@ -379,7 +379,7 @@ def test_after_a_refusal_there_is_room_again(profiled):
     with profile(name="one"), profile():
         pass
     with profile(name="two") as later:
-        work(0.02)
+        work(0.04)
 
     assert later.refused is None
 
@@ -435,7 +435,7 @@ def test_a_block_that_is_left_open(make_profiled):
         pass
     until(lambda: all(live.stopped for live in profiled.profiler._live.values()))
     with profile() as taken:
-        work(0.02)
+        work(0.04)
 
     assert (refused.refused, taken.refused) == ("busy", None)
     left.close()
@@ -505,7 +505,7 @@ def test_a_coroutine_function_stays_one(profiled, decorate):
     @decorate
     async def fetch(n):
         """What it does."""
-        work(0.02)
+        work(0.04)
         await asyncio.sleep(0.02)
         return n
 
@@ -661,7 +661,7 @@ def test_an_asynchronous_generator_that_nobody_reads_to_its_end(profiled, caplog
 
     @profile
     async def items():
-        work(0.02)
+        work(0.04)
         yield 1
         yield 2
 
@@ -1002,7 +1002,7 @@ def test_the_sampler_leaves_hooks_alone(profiled):
     sys.settrace(debugger)
     try:
         with profiled.request(), profile():
-            work(0.03)
+            work(0.06)
             assert sys.gettrace() is debugger
             assert sys.getprofile() is None
         assert sys.gettrace() is debugger
@@ -1077,7 +1077,7 @@ def test_whatever_is_broken_the_application_goes_on(make_profiled, monkeypatch, 
 
     @profile
     def answer():
-        work(0.03)
+        work(0.06)
         return 42
 
     with monkeypatch.context() as patch:
@@ -1090,7 +1090,7 @@ def test_whatever_is_broken_the_application_goes_on(make_profiled, monkeypatch, 
     assert sys.getprofile() is None
     assert trace.get_current_span() is trace.INVALID_SPAN
     with profiled.request("later"), profile() as taken:
-        work(0.03)
+        work(0.1)  # long enough for a busy machine
     assert taken.refused is None
     assert "work" in profiled.text("later")
     if not part.endswith("Sampler.stop"):  # what was not stopped is dropped with the sampler
@@ -1109,6 +1109,17 @@ def test_a_refusal_for_a_fault_of_ours(profiled, monkeypatch):
     assert taken.text() == ""
 
 
+def test_a_fault_is_counted_once(profiled, monkeypatch):
+    """
+    A profile that could not even begin has nothing to end: there is one fault, not two.
+    """
+    monkeypatch.setattr("otel_introspect.profiles.active_or_own", broken)
+    with profiled.request(), profile():
+        pass
+
+    assert faults.counts == {("failed", "beginning a profile"): 1}
+
+
 def test_a_store_that_fails(make_profiled, monkeypatch, tmp_path):
     """
     A store that raises costs the link only.
@@ -1116,7 +1127,7 @@ def test_a_store_that_fails(make_profiled, monkeypatch, tmp_path):
     profiled = make_profiled(store=str(tmp_path))
     monkeypatch.setattr(profiled.profiler.store, "put", broken)
     with profiled.request(), profile():
-        work(0.03)
+        work(0.06)
 
     (event,) = profiled.profiles()
     assert "otel_introspect.profile.url" not in event.attributes
@@ -1173,7 +1184,7 @@ def test_the_object_does_not_keep_the_span(profiled):
     span = profiled.tracer.start_span("GET /")
     reference = weakref.ref(span)
     with trace.use_span(span, end_on_exit=True), profile() as taken:
-        work(0.02)
+        work(0.04)
     del span
     gc.collect()
 
