@@ -27,6 +27,7 @@ What can still fail: somebody who sets handler or timer while we wait. Then the 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -203,6 +204,8 @@ class Alarm:
         if not self._hooked:
             self._hooked = True
             os.register_at_fork(after_in_child=self._forked)
+            # As the interpreter ends it takes all handlers off: a ring would then end the process its own way.
+            atexit.register(self.release)
         try:
             signal.signal(_SIGALRM, self._handler)
         except ValueError:
@@ -221,6 +224,22 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN)
         self._rhythm = _AGAIN
         self.rings = now + delay
+
+    def nobody_looks(self) -> None:
+        """No onlooker has anything to look at any more; from any thread.
+
+        In the main thread the timer stops at once, as a program that took this one's place would be ended by it.
+        """
+        if not is_main_thread():
+            self.fall_silent()
+        elif (
+            self._is_ours
+            and self._is_gentle
+            and min(self._next_due(), self._foreign_due) == inf
+            and signal.getsignal(signal.SIGALRM) is self._handler
+            and signal.getitimer(signal.ITIMER_REAL)[1]
+        ):
+            self._rest()
 
     def fall_silent(self) -> None:
         """Ring no more for onlookers, until it is summoned; from any thread.

@@ -25,7 +25,7 @@ from math import inf
 from types import FrameType
 from typing import Any, Final
 
-from otel_introspect.engine.alarm import ALARM, is_main_thread
+from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.cpu_share import CpuShare
 from otel_introspect.engine.handover import is_waiting, threads_of, work_on, working
 from otel_introspect.engine.places import Place, ThreadPlace
@@ -149,8 +149,7 @@ class Sampler:
         self._sampled.pop(id(sampled), None)
         if not self._sampled:
             ALARM.keeps_rhythm = False
-            if not is_main_thread():
-                ALARM.fall_silent()  # nobody is going to ask any more whether it is answered
+            ALARM.nobody_looks()
         now, recording = self._clock(), sampled.recording
         left = now - recording.latest
         if left > sampled.longest or (left > sampled.pause and recording.latest > recording.started):
