@@ -61,7 +61,8 @@ class CpuShare:
         process = self._process_time()
         earned, spent = SHARE * (process - self._process_before), self.seconds - self._accounted
         self._process_before, self._accounted = process, self.seconds
-        self._credit = min(BURST, self._credit + earned - spent)
+        # Not for ever in debt: what was used at one time would make all profiles coarse for hours.
+        self._credit = max(min(BURST, self._credit + earned - spent), -BURST)
         if self._credit < 0 and spent > earned:
             self.slowdown = min(self.slowdown * 2, _MAX_SLOWDOWN)
         elif self._credit >= BURST / 2 and self.slowdown > 1:

@@ -122,6 +122,8 @@ class Introspector:
             if errand.wait(_CLAIM_SECONDS):
                 return True
         if errand.claim():
+            with suppress(ValueError):  # or it would be kept until the thread next looks
+                self._errands.remove(errand)
             job()
             return True
         return errand.wait(_ERRAND_SECONDS)

@@ -64,19 +64,26 @@ class Watch:
                     write()
 
     def before_close(self, write: Callable[[], object]) -> None:
-        """Have *write* done by whoever closes, before that; without the lock, as it may wait for the introspector."""
+        """Have *write* done by whoever closes, before that; without the lock, as it may wait for the introspector.
+
+        Not if it is closed already.
+        """
         with self.lock:
             if not self.closed:
                 self._before_close.append(write)
 
     def close(self) -> None:
         """Let nothing be written any more; waits for a writer that is at it, and writes what was put off."""
-        while self._before_close:
+        while True:
+            with self.lock:
+                # Asked for and closed in one: what comes in between would never be done.
+                if not self._before_close:
+                    self.catch_up()
+                    self.closed = True
+                    return
+                write = self._before_close.pop()
             with fail_open("writing evidence"):
-                self._before_close.pop()()
-        with self.lock:
-            self.catch_up()
-            self.closed = True
+                write()
 
 
 class LiveTable:

@@ -256,3 +256,133 @@ def test_it_goes_with_its_owner(duty):
 
     assert reference() is None
     assert in_child(lambda: True)
+
+
+def test_an_errand_is_done_on_the_thread(introspector, duty):
+    """
+    Who has something done waits until it is, on the introspector's thread, parked or not.
+    """
+    introspector.wake()
+    until(lambda: introspector.parked)
+    done = []
+
+    for _ in range(20):
+        assert introspector.do(lambda: done.append(threading.current_thread().name))
+    assert done == [INTROSPECTOR_NAME] * 20
+
+
+def test_an_errand_is_the_caller_s_where_there_is_no_thread(introspector):
+    """
+    Before the first span, and after the end, the caller does it.
+    """
+    done = []
+
+    assert introspector.do(lambda: done.append(threading.get_ident()))
+    introspector.wake()
+    introspector.stop()
+    assert introspector.do(lambda: done.append(threading.get_ident()))
+    assert done == [threading.get_ident()] * 2
+    assert threads() == []
+
+
+def test_an_errand_of_the_thread_s_own_is_done_at_once(duty):
+    """
+    The introspector does not wait for itself.
+    """
+    done = []
+    introspector = Introspector(
+        lambda: done.append(introspector.do(lambda: done.append("errand"))), 0.001, lambda: None
+    )
+    introspector.wake()
+    until(lambda: len(done) >= 2)
+    introspector.stop()
+
+    assert done[:2] == ["errand", True]
+
+
+class Busy:
+    """Looks until it is told to stop."""
+
+    def __init__(self):
+        self.inside, self.release = threading.Event(), threading.Event()
+
+    def look(self):
+        self.inside.set()
+        self.release.wait(PATIENCE)
+
+
+def test_an_errand_is_the_caller_s_where_the_thread_is_at_something_else():
+    """
+    Who would have to wait for long does it; the introspector does not do it again, nor keep it.
+    """
+    busy, done = Busy(), []
+    introspector = Introspector(busy.look, 0.001, lambda: None)
+    introspector.wake()
+    assert busy.inside.wait(PATIENCE)
+    started = time.monotonic()
+    assert introspector.do(lambda: done.append(threading.get_ident()))
+    waited = time.monotonic() - started
+    assert not introspector._errands
+    busy.release.set()
+    introspector.do(lambda: None)
+    introspector.stop()
+
+    assert done == [threading.get_ident()]
+    assert 0.05 < waited < 5
+
+
+def test_an_errand_that_does_not_end_is_given_up(introspector, monkeypatch):
+    """
+    Who has begun keeps it; the caller goes on after a while and is told that it was not done.
+    """
+    monkeypatch.setattr("otel_introspect.engine.introspector._CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr("otel_introspect.engine.introspector._ERRAND_SECONDS", 0.05)
+    release, done = threading.Event(), []
+    introspector.wake()
+
+    assert not introspector.do(lambda: (release.wait(PATIENCE), done.append(1)))
+    release.set()
+    until(lambda: done)
+
+
+def test_an_errand_that_raises_does_not_end_the_thread(introspector):
+    """
+    A fault in it is counted, and it counts as done.
+    """
+    introspector.wake()
+
+    assert introspector.do(lambda: 1 / 0)
+    assert faults.counts["failed", "running an errand"] == 1
+    assert introspector.do(lambda: None)
+
+
+def test_errands_from_many_threads_are_each_done_once(introspector):
+    """
+    However many come at a time, and whoever does them.
+    """
+    introspector.wake()
+    done = []
+    callers = [
+        threading.Thread(target=lambda each=each: [introspector.do(lambda: done.append(each)) for _ in range(20)])
+        for each in range(10)
+    ]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+
+    assert sorted(done) == sorted(list(range(10)) * 20)
+
+
+def test_an_errand_in_a_forked_child_is_the_caller_s(introspector, duty):
+    """
+    In a child there is no thread at first: whoever wants something done does it, at once.
+    """
+    introspector.wake()
+    until(lambda: duty.looks > 0)
+
+    def child():
+        done = []
+        return introspector.do(lambda: done.append(1)) and done == [1] and not introspector._errands
+
+    assert in_child(child)

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 
+from otel_introspect import faults
 from otel_introspect.engine.live_table import LiveTable
 from otel_introspect.engine.places import ThreadPlace
 
@@ -163,3 +164,98 @@ def test_clear_closes_all(table):
 
     assert not table
     assert watch.closed
+
+
+def test_where_a_span_runs(table):
+    """
+    The table knows it of open spans and of slow ones, as they are moved, and of no others.
+    """
+    assert table.place_of(1) == 77
+    table.relocate(1, 78)
+    assert table.place_of(1) == 78
+    watch = table.turn_slow(1, 5)
+    assert table.place_of(1) is watch.place
+    table.relocate(1, 79)
+    assert table.place_of(1).thread_id == 79
+    table.discard(1)
+    assert table.place_of(1) is None
+
+
+def test_what_is_to_be_done_before_closing_is(table):
+    """
+    It is done once, by whoever closes, while the span can still be written to, and without the lock.
+    """
+    watch = table.turn_slow(1, 5)
+    seen = []
+
+    def write():
+        free = []
+        thread = threading.Thread(
+            target=lambda: free.append(watch.lock.acquire(timeout=10) and not watch.lock.release())
+        )
+        thread.start()
+        thread.join()
+        seen.append((watch.closed, free))
+
+    watch.before_close(write)
+    watch.put_off(lambda: seen.append("put off"))
+    table.discard(1)
+    watch.close()
+
+    assert seen == [(False, [True]), "put off"]
+
+
+def test_what_raises_before_closing_costs_only_itself(table):
+    """
+    A fault is counted; what else is to be done is, and the watch is closed.
+    """
+    watch = table.turn_slow(1, 5)
+    seen = []
+    watch.before_close(lambda: seen.append(1))
+    watch.before_close(lambda: 1 / 0)
+    watch.before_close(lambda: seen.append(2))
+    watch.close()
+
+    assert sorted(seen) == [1, 2]
+    assert watch.closed
+    assert faults.counts["failed", "writing evidence"] == 1
+
+
+def test_what_comes_while_closing_is_done_too(table):
+    """
+    Between the last thing that is done and the closing there is no moment in which another one is lost.
+    """
+    watch = table.turn_slow(1, 5)
+    seen = []
+    watch.before_close(lambda: watch.before_close(lambda: seen.append(watch.closed)))
+    watch.close()
+
+    assert seen == [False]
+
+
+def test_what_comes_after_closing_is_not_done(table):
+    """
+    Nobody writes to a span that is closed.
+    """
+    watch = table.turn_slow(1, 5)
+    watch.close()
+    watch.before_close(lambda: pytest.fail("it was done"))
+    watch.close()
+
+
+def test_two_who_close_do_it_once(table):
+    """
+    A span that is ended on two threads at once has each thing done once, and no fault of ours.
+    """
+    watch = table.turn_slow(1, 5)
+    seen = []
+    for each in range(200):
+        watch.before_close(lambda each=each: seen.append(each))
+    threads = [threading.Thread(target=watch.close) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+
+    assert sorted(seen) == list(range(200))
+    assert not faults.counts
