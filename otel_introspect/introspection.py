@@ -11,10 +11,11 @@ from opentelemetry.trace import Tracer, TracerProvider, get_tracer
 
 from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
 from otel_introspect.engine import handover
-from otel_introspect.engine.alarm import ALARM, is_main_thread
+from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.clock import Clock
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable
+from otel_introspect.engine.native import get_ident, is_main_thread
 from otel_introspect.engine.ownership import is_library, is_surroundings
 from otel_introspect.faults import fail_open
 
@@ -176,7 +177,7 @@ class Introspection:
         self._assembling = threading.RLock()
         if self._reporter is not None:
             self._reporter.after_fork()
-        self.table.keep_only(threading.get_ident())
+        self.table.keep_only(get_ident())
         handover.after_fork()
         if self._profiler is not None:
             self._profiler.after_fork()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
 from time import time_ns
 from typing import Final
 
 from opentelemetry import trace
 
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.stacks import capture, outwards
 from otel_introspect.engine.threads import thread_name
 from otel_introspect.engine.watchdog import Snapshot
@@ -42,8 +42,8 @@ def snapshot() -> bool:
             Snapshot(
                 taken=now,
                 capture=stack,
-                thread_id=threading.get_ident(),
-                thread_name=thread_name(threading.get_ident()),
+                thread_id=get_ident(),
+                thread_name=thread_name(get_ident()),
                 elapsed_ms=max(now - getattr(span, "start_time", now), 0) // _MILLISECOND,
                 threshold_ms=introspection.config.watchdog.threshold,
                 observer="thread",

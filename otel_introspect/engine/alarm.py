@@ -30,7 +30,6 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -38,6 +37,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
+from otel_introspect.engine.native import is_main_thread, main_thread_id
 from otel_introspect.engine.safe_points import raise_in
 from otel_introspect.faults import count
 
@@ -114,7 +114,7 @@ class Alarm:
         """Ring at once, from any thread; False if there is nobody to ring."""
         if not self._is_ours or signal.getsignal(signal.SIGALRM) is not self._handler:
             return False
-        main_thread = threading.main_thread().ident
+        main_thread = main_thread_id()
         if main_thread is None:
             return False
         self._is_summoned = True
@@ -265,6 +265,7 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)  # the main thread has just given it back, and it would kill
         elif self._generation != generation:
             # The main thread has come back and has set the timer, which we may have undone: it is to do so again.
+            self._rhythm = _AGAIN
             signal.setitimer(signal.ITIMER_REAL, _SHORTEST, _AGAIN)
 
     def release(self) -> None:
@@ -379,11 +380,6 @@ class Alarm:
         self._ringing = self._missed = False
         with suppress(ValueError):
             self.release()
-
-
-def is_main_thread() -> bool:
-    """Whether the caller runs where the handler does."""
-    return threading.get_ident() == threading.main_thread().ident
 
 
 ALARM: Final = Alarm()

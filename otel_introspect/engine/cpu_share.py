@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from otel_introspect.engine.native import get_ident
 
 SHARE: Final = 0.01
 """Of the process's CPU time, in the long run."""
@@ -50,7 +51,7 @@ class CpuShare:
 
     def account(self) -> None:
         """Account for what the introspector, which calls this, has done since the last time; now and then adjust."""
-        ident, now = threading.get_ident(), self._thread_time()
+        ident, now = get_ident(), self._thread_time()
         if self._thread[0] == ident:
             self.seconds += now - self._thread[1]
         self._thread = (ident, now)

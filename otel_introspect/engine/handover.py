@@ -14,9 +14,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
-from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
+
+from otel_introspect.engine.native import get_ident
 
 
 class Within(NamedTuple):

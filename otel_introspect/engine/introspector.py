@@ -19,14 +19,13 @@ leaves the child without one. Spans are then not watched; nothing else happens.
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from otel_introspect.engine.native import allocate_lock, start_thread
+from otel_introspect.engine.native import allocate_lock, get_ident, start_thread
 from otel_introspect.faults import fail_open, failed
 
 INTROSPECTOR_NAME: Final = "otel-introspect"
@@ -116,7 +115,7 @@ class Introspector:
             Whether it was done; not if the introspector has begun with it and does not end.
         """
         errand = _Errand(job)
-        if self._started and self._thread_id != threading.get_ident():
+        if self._started and self._thread_id != get_ident():
             self._errands.append(errand)
             self._release_wakeup()
             if errand.wait(_CLAIM_SECONDS):
@@ -145,7 +144,7 @@ class Introspector:
 
     def _run(self) -> None:
         empty_rounds = 0
-        self._thread_id = threading.get_ident()
+        self._thread_id = get_ident()
         try:
             while not self._stopping:
                 wait: float = _PAUSE

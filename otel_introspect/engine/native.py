@@ -6,10 +6,11 @@ which is just when it is needed. gevent keeps the originals.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 
 class Lock(Protocol):
@@ -25,6 +26,34 @@ def _original(name: str) -> Any:  # noqa: ANN401 - whatever the module has under
     if monkey is not None and monkey.is_module_patched("_thread"):
         return monkey.get_original("_thread", name)
     return getattr(sys.modules["_thread"], name)
+
+
+get_ident: Final[Callable[[], int]] = _original("get_ident")
+"""The id of the thread of the operating system, from any of its greenlets."""
+_get_native_id: Final[Callable[[], int]] = _original("get_native_id")
+
+
+def is_main_thread() -> bool:
+    """Whether the caller runs, in whatever greenlet, on the thread on which handlers of POSIX signals run."""
+    if sys.platform == "linux":
+        return _get_native_id() == os.getpid()
+    return threading.current_thread() is threading.main_thread()
+
+
+_main_thread = get_ident() if is_main_thread() else threading.main_thread().ident
+
+
+def main_thread_id() -> int | None:
+    """The id of that thread."""
+    return _main_thread
+
+
+def _after_fork_in_child() -> None:
+    global _main_thread  # noqa: PLW0603 - the thread that forks is the child's main one
+    _main_thread = get_ident()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _is_patched() -> bool:

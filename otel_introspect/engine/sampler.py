@@ -17,7 +17,6 @@ for all while we use too much of the process's CPU time.
 from __future__ import annotations
 
 import inspect
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
@@ -28,6 +27,7 @@ from typing import Any, Final
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.cpu_share import CpuShare
 from otel_introspect.engine.handover import is_waiting, threads_of, work_on, working
+from otel_introspect.engine.native import get_ident, is_main_thread, main_thread_id
 from otel_introspect.engine.places import Place, ThreadPlace
 from otel_introspect.engine.recording import AWAITING, MAX_FRAMES, RUNNING, RawStack, Recording, raw_stack
 from otel_introspect.engine.stacks import can_walk_other_threads, current_frames
@@ -135,7 +135,7 @@ class Sampler:
             return False
         ALARM.keeps_rhythm = True
         now = sampled.asked = sampled.alarm_heard = self._clock()
-        if threading.get_ident() == threading.main_thread().ident:
+        if is_main_thread():
             sampled.alarm_is_there = ALARM.ring_by(sampled.next_at, now, polite=True, gentle=True) is None
         else:
             sampled.alarm_is_there = ALARM.summon()
@@ -177,7 +177,7 @@ class Sampler:
         if not self._sampled or frame is None:
             return due, None
         began = time.perf_counter()
-        main_thread = threading.get_ident()
+        main_thread = get_ident()
         for each in tuple(self._sampled.values()):
             place = _place_of(each)
             if place is None or (place if isinstance(place, int) else place.thread_id) != main_thread:
@@ -289,7 +289,7 @@ class Sampler:
 
 def _is_main(place: int | Place | None) -> bool:
     thread_id = place if place is None or isinstance(place, int) else place.thread_id
-    return thread_id == threading.main_thread().ident
+    return thread_id == main_thread_id()
 
 
 def _place_of(sampled: Sampled) -> int | Place | None:

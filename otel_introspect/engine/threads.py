@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Final, NamedTuple
 
 from otel_introspect.engine.introspector import INTROSPECTOR_NAME
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.stack_text import cut, one_line, resolve, utf8_length
 from otel_introspect.engine.stacks import Capture, capture, outwards
 
@@ -19,7 +20,7 @@ _NOTE_BYTES: Final = 24
 
 
 def thread_name(thread_id: int) -> str:
-    """The name of the thread with this ``threading.get_ident()``; empty if ``threading`` doesn't know it.
+    """The name of the thread with this ``get_ident()``; empty if ``threading`` doesn't know it.
 
     Reads the module's own dictionary: ``threading.enumerate()`` takes a lock that belongs to the application's threads.
     """
@@ -76,7 +77,7 @@ def other_threads(frames: Mapping[int, FrameType], shown: int) -> OtherThreads:
     total = 0
     for thread_id, frame in frames.items():
         name = thread_name(thread_id)
-        if thread_id in (shown, threading.get_ident()) or name.startswith(INTROSPECTOR_NAME):
+        if thread_id in (shown, get_ident()) or name.startswith(INTROSPECTOR_NAME):
             continue
         total += 1
         if total > _MAX_THREADS:

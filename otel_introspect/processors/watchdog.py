@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from sys import modules
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
@@ -14,6 +13,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_introspect.config import IntrospectConfig
 from otel_introspect.engine import handover
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import GREENLETS, here
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.introspection import Introspection

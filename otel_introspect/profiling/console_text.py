@@ -200,7 +200,9 @@ def _tree(session: Session) -> _Node | None:
             if identifier != _SELF:
                 work.append((child, [_chunk(some, depth) for depth, some in call.deeper.items()]))
         node.children.sort(key=_time_of, reverse=True)
-    return _without_stem(top, [_identifier(info) for info in session.start_call_stack])
+    # What is passed over in the tree is no part of its stem, either.
+    start = [_identifier(info) for info in session.start_call_stack if not _is_clutter(info)]
+    return _without_stem(top, start)
 
 
 def _chunk(rows: list[_Row], depth: int) -> _Chunk:

@@ -9,7 +9,6 @@ and is thrown away unless the request turns out slow, fails or hits its deadline
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -25,7 +24,7 @@ from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable, Watch
-from otel_introspect.engine.native import allocate_lock
+from otel_introspect.engine.native import allocate_lock, get_ident
 from otel_introspect.engine.places import Place
 from otel_introspect.engine.recording import Frame, line_of
 from otel_introspect.engine.sampler import MAX_THREADS, Sampled, Sampler
@@ -52,6 +51,7 @@ _SHORTEST_MS: Final = 1
 # Open spans that one look for tails goes through.
 _MAX_LOOKED_AT: Final = 200
 _RATIO_BITS: Final = 64
+_MIXER: Final = 0x9E37_79B9_7F4A_7C15  # odd, so that no two become one
 _FLUSH_SECONDS: Final = 5.0
 _EXCEPTION_EVENT: Final = "exception"  # what record_exception() adds
 
@@ -94,7 +94,7 @@ class LiveProfile:
         self._began_in = began_in
         self._started_at = profiler.now()
         self._stopped_at: float | None = None
-        self._thread: Final = threading.get_ident()
+        self._thread: Final = get_ident()
         self._cpu: Final = time.thread_time()
         self._is_over = allocate_lock()  # taken once and never given back
         self._session: Any = None
@@ -191,7 +191,7 @@ class LiveProfile:
             duration=ended - self._started_at,
             interval=sampled.interval,
             description=f"{self._name_now()} ({self.trigger}; sampled by {by if by_alarm else 'a thread'})",
-            cpu_time=time.thread_time() - self._cpu if threading.get_ident() == self._thread else 0.0,
+            cpu_time=time.thread_time() - self._cpu if get_ident() == self._thread else 0.0,
             began_in=tuple(Frame(code, line_of(code, lasti)) for code, lasti in reversed(self._began_in)),
         )
 
@@ -341,7 +341,8 @@ class Profiler:
 
     def is_chosen(self, trace_id: int) -> bool:
         """Whether the trigger ``ratio`` chooses this trace: the same ones in each service."""
-        return bool(self._ratio_bound) and trace_id & (2**_RATIO_BITS - 1) < self._ratio_bound
+        # Mixed, as OpenTelemetry's own sampler chooses by the same bits: a tenth of what it leaves is wanted, not all.
+        return bool(self._ratio_bound) and (trace_id * _MIXER) % 2**_RATIO_BITS < self._ratio_bound
 
     def turned_slow(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - as above
         """The watchdog has found *span* slow; on the introspector's thread."""
@@ -499,7 +500,7 @@ class Profiler:
         self.admission.after_fork()
         if self.store is not None:
             self.store.after_fork()
-        here = threading.get_ident()
+        here = get_ident()
         inherited = [live for live in self._live.values() if live.sampled.where() == here]
         self._tails.clear()
         self._of_spans = {key: live for key, live in self._of_spans.items() if live in inherited}

@@ -720,6 +720,15 @@ def test_a_share_by_trace_id():
     assert chosen(0.0, [0, 1]) == [False] * 2
 
 
+def test_a_share_of_what_opentelemetry_s_sampler_leaves():
+    """
+    Of the traces that a sampler by trace id has chosen a tenth is profiled, not all.
+    """
+    ids = [random.getrandbits(64) << 64 | random.randrange(2**64 // 10) for _ in range(20_000)]
+
+    assert 0.08 < sum(chosen(0.1, ids)) / len(ids) < 0.12
+
+
 def test_another_process_chooses_the_same():
     """
     Whether a trace is chosen depends on its id only: each service that it touches decides alike.
@@ -757,11 +766,13 @@ def test_the_caller_s_trace(make_profiled):
         with profiled.request(name, context=trace.set_span_in_context(parent)):
             early(0.03)
 
-    request("low", (1 << 120) + 1)
-    request("high", (1 << 120) + (1 << 64) - 1)
+    some = [random.getrandbits(128) | 1 for _ in range(100)]
+    is_chosen = dict(zip(some, chosen(0.5, some), strict=True))
+    request("in", next(each for each in some if is_chosen[each]))
+    request("out", next(each for each in some if not is_chosen[each]))
 
-    assert len(profiles_of(profiled.span("low"))) == 1
-    assert profiles_of(profiled.span("high")) == []
+    assert len(profiles_of(profiled.span("in"))) == 1
+    assert profiles_of(profiled.span("out")) == []
 
 
 def test_all_triggers_together(make_profiled):
@@ -1065,18 +1076,16 @@ def test_a_signal_through_a_block():
 
 # --- gevent ---------------------------------------------------------------------------------------------------------
 
-# We are loaded before gevent patches, as under the launcher.
-GEVENT = """
-import otel_introspect.instrumentation.introspect
-from gevent import monkey; monkey.patch_all()
-import gevent
-"""
+# We are loaded before gevent patches, as under the launcher; or after that, in a script.
+LOAD = "import otel_introspect.instrumentation.introspect\n"
+PATCH = "from gevent import monkey; monkey.patch_all(); import gevent\n"
 
 
-def run_under_gevent(script):
+def run_under_gevent(script, *, patched_first=False):
     pytest.importorskip("gevent")
+    load = PATCH + LOAD if patched_first else LOAD + PATCH
     done = subprocess.run(
-        [sys.executable, "-c", GEVENT + PREAMBLE + textwrap.dedent(script)],
+        [sys.executable, "-c", load + PREAMBLE + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         check=False,
@@ -1087,8 +1096,9 @@ def run_under_gevent(script):
     return done.stdout.split()
 
 
+@pytest.mark.parametrize("patched_first", [False, True])
 @pytest.mark.parametrize("work", ["busy(0.2)", "[(busy(0.01), gevent.sleep(0.01)) for _ in range(10)]"])
-def test_a_block_in_a_greenlet(work):
+def test_a_block_in_a_greenlet(work, patched_first):
     """
     Under gevent a block sees its own greenlet, CPU-bound too, and no other.
     """
@@ -1106,14 +1116,16 @@ def test_a_block_in_a_greenlet(work):
         text = profiled.text()
         say("own" in text, "busy" in text, "foreign" in text)
         profiled.provider.shutdown()
-        """
+        """,
+        patched_first=patched_first,
     )
 
     assert found == ["True", "True", "False"]
 
 
+@pytest.mark.parametrize("patched_first", [False, True])
 @pytest.mark.parametrize("trigger", ["slow", "tail"])
-def test_a_slow_request_in_a_greenlet(trigger):
+def test_a_slow_request_in_a_greenlet(trigger, patched_first):
     """
     Under gevent a slow request has a profile of its own greenlet, whether it computes or waits.
     """
@@ -1130,7 +1142,8 @@ def test_a_slow_request_in_a_greenlet(trigger):
         say("busy" in profiled.text("computes"), "waits" in profiled.text("waits"), "busy" in profiled.text("waits"))
         until(profiled.is_clean)
         profiled.provider.shutdown()
-        """
+        """,
+        patched_first=patched_first,
     )
 
     assert found == ["True", "True", "False"]

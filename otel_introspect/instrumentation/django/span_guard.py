@@ -8,7 +8,6 @@ become its child. It goes on from here unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import get_ident
 from typing import Any
 
 from django.http import HttpRequest
@@ -18,6 +17,7 @@ from opentelemetry.instrumentation.django.middleware.otel_middleware import _Dja
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Status, StatusCode
 
+from otel_introspect.engine.native import get_ident
 from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.django.watched_request import WORKER_KEY
 

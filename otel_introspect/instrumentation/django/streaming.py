@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from threading import get_ident
 from time import time_ns
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -17,6 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, Status
 from opentelemetry.util.types import AttributeValue
 
 from otel_introspect.engine.live_table import LiveTable, Watch
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import Place, Stack, TaskPlace, ThreadPlace
 from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.django.watched_request import WatchedRequest

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
-from threading import get_ident
 from typing import Any, Final
 
 from asgiref.current_thread_executor import CurrentThreadExecutor
@@ -15,6 +14,7 @@ from django.http import HttpRequest
 from opentelemetry import trace
 from opentelemetry.util.http import ExcludeList, parse_excluded_urls
 
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import Handoff, Place, TaskPlace
 from otel_introspect.exemption import is_exempt
 from otel_introspect.faults import fail_open

@@ -23,7 +23,6 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from functools import wraps
-from threading import get_ident
 from types import FrameType
 from typing import Any, Final, NamedTuple
 from weakref import ref
@@ -35,6 +34,7 @@ from opentelemetry.trace import Status, StatusCode
 from otel_introspect import semconv
 from otel_introspect.engine import native
 from otel_introspect.engine.live_table import Reference, Watch
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import Place, Sighting, ThreadPlace, look
 from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import capture, outwards
