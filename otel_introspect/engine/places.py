@@ -6,15 +6,17 @@ import asyncio
 import gc
 from collections.abc import Iterable, Mapping
 from sys import modules
-from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 from weakref import ref
 
+from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.stacks import Capture, capture, outwards
 
 TaskState = Literal["running", "awaiting", "switched_out"]
 _MAX_CHAIN: Final = 1000
+# Of which one is looked for that runs.
+_MAX_TASKS: Final = 200
 
 
 class Sighting(NamedTuple):
@@ -145,7 +147,12 @@ class TaskPlace:
         task = self._task()
         if task is None:
             return None
-        return self._running(task, frames) if is_current(task) else self._parked(task, frames)
+        if is_current(task):
+            return self._running(task, frames)
+        if getattr(task.get_coro(), "cr_running", False):
+            # A task that it has begun eagerly runs on top of it; or it has gone on to run just now.
+            return self._running(task, frames)
+        return self._parked(task, frames)
 
     def is_of(self, task: asyncio.Task[Any]) -> bool:
         """Whether this is the place of *task*."""
@@ -237,22 +244,40 @@ class _Wait(NamedTuple):
 
 
 def _wait_of(task: asyncio.Task[Any], running: asyncio.Task[Any] | None) -> _Wait:
-    """See ``await_chain``; of several tasks that one waits for, goes on into the one that is *running*."""
+    """See ``await_chain``; of several tasks that one waits for, goes on into the one that leads to *running*."""
+    first: _Wait | None = None
+    seen = {id(task)}
+    # Depth first, the first of several first; each with what leads to it.
+    rest: list[tuple[asyncio.Task[Any], list[FrameType]]] = [(task, [])]
+    while rest:
+        waiting, before = rest.pop()
+        chain = [*before, *_own_chain(waiting, _MAX_CHAIN - len(before))]
+        found = _Wait(chain, waiting, len(before))
+        if waiting is running:
+            return found
+        behind: list[asyncio.Task[Any]] = []
+        for each in _tasks_behind(getattr(waiting, "_fut_waiter", None), chain[-1] if chain else None):
+            if id(each) not in seen and len(seen) < _MAX_TASKS:
+                seen.add(id(each))
+                behind.append(each)
+        if first is None and not behind:
+            first = found  # where nobody runs, it is the first of those that wait
+        if running is None and first is not None:
+            break
+        rest += [(each, chain) for each in reversed(behind)]
+    return first if first is not None else _Wait([], task, 0)
+
+
+def _own_chain(task: asyncio.Task[Any], room: int) -> list[FrameType]:
+    """The frames of a task itself, outermost first."""
     chain: list[FrameType] = []
-    seen: set[int] = set()
-    waiting: asyncio.Task[Any] | None = task
-    innermost, begins = task, 0
-    while waiting is not None and id(waiting) not in seen:
-        seen.add(id(waiting))
-        innermost, begins = waiting, len(chain)
-        awaited: object = waiting.get_coro()
-        while awaited is not None and len(chain) < _MAX_CHAIN:
-            frame = _frame_of(awaited)
-            if frame is not None:
-                chain.append(frame)
-            awaited = _awaited_by(awaited)
-        waiting = _task_behind(getattr(waiting, "_fut_waiter", None), chain[-1] if chain else None, running)
-    return _Wait(chain, innermost, begins)
+    awaited: object = task.get_coro()
+    while awaited is not None and len(chain) < room:
+        frame = _frame_of(awaited)
+        if frame is not None:
+            chain.append(frame)
+        awaited = _awaited_by(awaited)
+    return chain
 
 
 def _frame_of(awaitable: object) -> FrameType | None:
@@ -280,26 +305,20 @@ def _awaited_by(awaitable: object) -> object:
     return None
 
 
-def _task_behind(
-    future: object, parked_at: FrameType | None, running: asyncio.Task[Any] | None
-) -> asyncio.Task[Any] | None:
-    """The task that another one waits for, where asyncio puts a plain future between the two."""
+def _tasks_behind(future: object, parked_at: FrameType | None) -> list[asyncio.Task[Any]]:
+    """The tasks that another one waits for, also where asyncio puts a plain future in between."""
     if isinstance(future, asyncio.Task):
-        return future
+        return [future]
     behind: list[object] = list(getattr(future, "_children", ()))  # of gather
-    if (
-        parked_at is not None and parked_at.f_code in _WAITERS
-    ):  # asyncio's own frames: the only ones whose locals we read
+    if parked_at is not None and any(parked_at.f_code is each for each in _WAITERS):
+        # asyncio's own frames: the only ones whose locals we read.
         awaited = parked_at.f_locals.get("fut", parked_at.f_locals.get("fs", ()))
         behind += [awaited] if isinstance(awaited, asyncio.Future) else list(awaited)
+    elif parked_at is not None and any(parked_at.f_code is each for each in _GROUPS):
+        behind += list(getattr(parked_at.f_locals.get("self"), "_tasks", ()))
     for callback, *_ in getattr(future, "_callbacks", None) or ():  # of shield: the inner one is in its callback
         behind += [cell.cell_contents for cell in getattr(callback, "__closure__", None) or ()]
-    if running is not None and running in behind:
-        return running
-    for each in behind:
-        if isinstance(each, asyncio.Task) and not each.done():
-            return each
-    return None
+    return [each for each in behind if isinstance(each, asyncio.Task) and not each.done()]
 
 
 # wait_for waits for a future of its own up to 3.11; wait always does.
@@ -307,4 +326,10 @@ _WAITERS: Final[tuple[CodeType, ...]] = tuple(
     code
     for name in ("wait_for", "_wait")
     if (code := getattr(getattr(asyncio.tasks, name, None), "__code__", None)) is not None
+)
+# A group waits for a future of its own: in ``__aexit__`` up to 3.12, then in what that calls.
+_GROUPS: Final[tuple[CodeType, ...]] = tuple(
+    code
+    for name in ("__aexit__", "_aexit")
+    if (code := getattr(getattr(getattr(asyncio, "TaskGroup", None), name, None), "__code__", None)) is not None
 )

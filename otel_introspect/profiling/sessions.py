@@ -91,7 +91,10 @@ class _Stacks:
 
     def __init__(self, recording: Recording) -> None:
         self._stacks: list[list[str]] = [[]]
-        self._whole: list[tuple[int, str]] = [(-1, "")]
+        self._parents = [-1]
+        self._frames: list[tuple[str, int]] = [("", _OURS)]
+        # Whether there is more on the stack than frames that stand for none.
+        self._has_calls = [False]
         is_inside = [False]
         identifiers: dict[int, tuple[str, int]] = {}
         for parent, frame in recording.tree():
@@ -99,50 +102,48 @@ class _Stacks:
             if known is None:
                 known = identifiers[id(frame)] = (_identifier(frame), _kind(frame))
             identifier, kind = known
-            stack, inside = self._stacks[parent], is_inside[parent]
-            self._whole.append((parent, "" if kind & _OURS else identifier))
+            stack, inside, has_calls = self._stacks[parent], is_inside[parent], self._has_calls[parent]
+            self._parents.append(parent)
+            self._frames.append(known)
             if kind & _DOORWAY and not inside:
-                stack, inside = [], True
-            elif not kind & _OURS and (inside or stack or not kind & _SURROUNDINGS):
-                stack = [*stack, identifier]
+                stack, inside, has_calls = [], True, False
+            elif not kind & _OURS and (inside or has_calls or not kind & _SURROUNDINGS):
+                stack, has_calls = [*stack, identifier], has_calls or not kind & _NO_CALL
             self._stacks.append(stack)
+            self._has_calls.append(has_calls)
             is_inside.append(inside)
 
     def of(self, node: int) -> list[str]:
         """The stack that ends in *node*, outermost frame first; the same list each time."""
-        stack = self._stacks[node]
-        if not stack or _is_bare(stack):
-            # A thread that is in the server's own code all the way is shown as it is.
-            stack = self._stacks[node] = self._whole_stack(node)
-        return stack
+        if not self._has_calls[node]:
+            self._has_calls[node] = True
+            self._stacks[node] = self._without_doorway(node)
+        return self._stacks[node]
 
-    def _whole_stack(self, node: int) -> list[str]:
-        stack = []
+    def _without_doorway(self, node: int) -> list[str]:
+        """The stack of what has nothing of the request's own inside the doorway."""
+        frames = []
         while node > 0:
-            node, identifier = self._whole[node]
-            if identifier:
-                stack.append(identifier)
-        return stack[::-1]
+            if not self._frames[node][1] & _OURS:
+                frames.append(self._frames[node])
+            node = self._parents[node]
+        frames.reverse()
+        # A thread that is in the server's own code all the way is shown as it is.
+        start = next((place for place, (_, kind) in enumerate(frames) if not kind & (_SURROUNDINGS | _NO_CALL)), 0)
+        return [identifier for identifier, _ in frames[start:]]
 
 
 _DOORWAY: Final = 1
 _OURS: Final = 2
 _SURROUNDINGS: Final = 4
+_NO_CALL: Final = 8
 
 
 def _kind(frame: Frame) -> int:
     if frame.code is None:
-        return _SURROUNDINGS if frame.line == OMITTED else 0
+        return _NO_CALL
     file = frame.code.co_filename
     return _DOORWAY * is_doorway(file) | _OURS * is_ours(file) | _SURROUNDINGS * is_surroundings(file)
-
-
-def _is_bare(stack: list[str]) -> bool:
-    """Whether it has nothing but frames that stand for none."""
-    return stack[0] in _NOTHING
-
-
-_NOTHING: Final = frozenset(_NAMES.values())
 
 
 def _identifier(frame: Frame) -> str:

@@ -332,20 +332,21 @@ def test_a_forked_child_has_neither_handler_nor_timer():
     """
     said, code = run(
         """
-        def fork():
+        def fork(can_profile):
             child = os.fork()
             if child == 0:
                 ok = signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
                 ok = ok and signal.getitimer(signal.ITIMER_REAL) == (0, 0) and not ALARM.is_standing_by
-                ok = ok and ALARM.stand_by() and profile(0.1).alarm_count > 5
+                ok = ok and ALARM.stand_by() and (not can_profile or profile(0.1).alarm_count > 5)
                 os._exit(0 if ok else 1)
             say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
         import warnings
         warnings.simplefilter("ignore")
         ALARM.stand_by()
-        fork()
-        thread = threading.Thread(target=fork)
+        fork(True)
+        # 3.13 sees POSIX signals late in a child that another thread than the main one has forked.
+        thread = threading.Thread(target=fork, args=(sys.version_info < (3, 13),))
         thread.start()
         thread.join()
         say(ALARM.is_standing_by, profile(0.1).alarm_count > 5)
@@ -409,6 +410,7 @@ def _pace():
         ALARM.keeps_rhythm = True
         now = time.monotonic()
         assert ALARM.ring_by(now + pause, now, polite=True, gentle=True) is None
+        until(lambda: pacers[-1].rings)  # a first ring that CPython overlooks comes again half a second later
         return pacers[-1]
 
     yield pace
@@ -448,7 +450,7 @@ def test_a_rhythm_that_changes_is_set_anew(pace):
     pacer.pause = 0.008
     spin(0.05)
 
-    assert signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.008, abs=0.001)
+    until(lambda: signal.getitimer(signal.ITIMER_REAL)[1] == pytest.approx(0.008, abs=0.001))
 
 
 def test_a_slow_rhythm_is_none(pace):
@@ -469,7 +471,10 @@ def test_falling_silent_stops_the_timer_until_it_is_summoned(pace):
     ALARM.stand_by()
     pacer = pace(0.002)
     spin(0.05)
-    ALARM.fall_silent()  # from this thread, so that no ring is on its way
+    for _ in range(100):  # a ring that comes while it falls silent is an answer
+        ALARM.fall_silent()
+        if signal.getitimer(signal.ITIMER_REAL) == (0, 0):
+            break
     silent = len(pacer.rings)
     spin(0.05)
 

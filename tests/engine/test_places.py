@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import time
 
-from otel_introspect.engine.places import Handoff, TaskPlace, ThreadPlace, await_chain, is_current, look
+import pytest
+
+from otel_introspect.engine.places import Handoff, TaskPlace, ThreadPlace, await_chain, here, is_current, look
 from otel_introspect.engine.stacks import current_frames
 
 
@@ -290,3 +294,206 @@ def test_the_chain_goes_on_behind_wait_for_shield_and_wait():
         shown = parked(outer)
         assert "_forever" in shown
         assert shown[-1] == outer.__name__
+
+
+def seen_while_a_child_runs(outer):
+    """What is seen of *outer*, given what its child is to do, while that keeps the loop busy."""
+    seen = []
+
+    async def main():
+        place = None
+
+        async def child_at_work():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            seen.append(look_from_another_thread(place))
+
+        async def unrelated():
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(outer(child_at_work))
+        place = TaskPlace(task, threading.get_ident())
+        others = [asyncio.ensure_future(unrelated()) for _ in range(3)]
+        await asyncio.gather(task, *others)
+
+    asyncio.run(main())
+    return seen
+
+
+async def _with_create_task(child):
+    await asyncio.create_task(child())
+
+
+async def _with_gather(child):
+    await asyncio.gather(asyncio.sleep(0.05), child(), asyncio.sleep(0.05))
+
+
+async def _with_nested_gather(child):
+    async def level(*works):
+        await asyncio.gather(*works)
+
+    await asyncio.gather(level(asyncio.sleep(0.05)), level(asyncio.sleep(0.05), level(asyncio.sleep(0.05), child())))
+
+
+async def _with_wait(child):
+    await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0.05)), asyncio.ensure_future(child())])
+
+
+async def _with_wait_for(child):
+    await asyncio.wait_for(asyncio.ensure_future(child()), 10)
+
+
+async def _with_shield(child):
+    await asyncio.shield(asyncio.ensure_future(child()))
+
+
+async def _with_group(child):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0.05))
+        group.create_task(child())
+
+
+async def _with_nested_groups(child):
+    async def inner():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(0.05))
+        group.create_task(inner())
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        _with_create_task,
+        _with_gather,
+        _with_nested_gather,
+        _with_wait,
+        _with_wait_for,
+        _with_shield,
+        *([_with_group, _with_nested_groups] if sys.version_info >= (3, 11) else []),
+    ],
+)
+def test_a_child_that_runs_is_seen_below_who_waits_for_it(outer):
+    """
+    A task that waits for tasks of its own is where that of them is which runs, however many levels down.
+    """
+    (sighting,) = seen_while_a_child_runs(outer)
+
+    shown = names(sighting)
+    assert sighting.task_state == "running"
+    assert "child_at_work" in shown
+    assert shown[-1] == outer.__name__
+    assert "unrelated" not in shown
+    assert "main" not in shown
+
+
+def test_a_task_that_nobody_waits_for_is_not_seen():
+    """
+    What a task has begun and does not wait for is not where it is.
+    """
+
+    async def outer(child):
+        background = asyncio.ensure_future(child())
+        await asyncio.sleep(0.05)
+        await background
+
+    (sighting,) = seen_while_a_child_runs(outer)
+
+    assert sighting.task_state == "awaiting"
+    assert "child_at_work" not in names(sighting)
+    assert "unrelated" not in names(sighting)
+
+
+def test_what_a_group_waits_for_is_seen_while_nobody_runs():
+    """
+    A task that waits for a group is stuck where the group's first task that is not done is.
+    """
+    if sys.version_info < (3, 11):
+        pytest.skip("there are no groups before 3.11")
+
+    async def outer():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_forever())
+
+    shown = parked(outer)
+    assert "_forever" in shown
+    assert shown[-1] == "outer"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are begun eagerly from 3.12 on")
+def test_a_child_that_was_begun_eagerly_is_seen():
+    """
+    A task that runs on top of the one that has begun it is seen there.
+    """
+    seen = []
+
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+
+        async def child():
+            seen.append(look_from_another_thread(place))
+
+        async def request():
+            await asyncio.create_task(child())
+
+        async def begin():
+            nonlocal place
+            place = TaskPlace(asyncio.current_task(), threading.get_ident())
+            await request()
+
+        place = None
+        await asyncio.create_task(begin())
+
+    asyncio.run(main())
+    (sighting,) = seen
+
+    assert sighting.task_state == "running"
+    assert [each for each in names(sighting) if each in ("child", "request", "begin", "main")] == [
+        "child",
+        "request",
+        "begin",
+    ]
+
+
+def test_looking_for_the_child_that_runs_is_bounded():
+    """
+    Of thousands of children some are looked at, and tasks that wait for each other end it.
+    """
+
+    async def main():
+        children = [asyncio.ensure_future(_forever()) for _ in range(3_000)]
+
+        async def outer():
+            await asyncio.gather(*children)
+
+        task = asyncio.ensure_future(outer())
+        await settled()
+        place = TaskPlace(task, threading.get_ident())
+        started = time.monotonic()
+        sighting = look_from_another_thread(place)
+        took = time.monotonic() - started
+        for each in (task, *children):
+            each.cancel()
+        await asyncio.gather(task, *children, return_exceptions=True)
+        return sighting, took
+
+    sighting, took = asyncio.run(main())
+
+    assert names(sighting)[-1] == "outer"
+    assert took < 2
+
+
+def test_where_the_caller_runs():
+    """
+    In a task that is its place, elsewhere its thread.
+    """
+
+    async def main():
+        task = asyncio.current_task()
+        return here().is_of(task), here().thread_id
+
+    assert asyncio.run(main()) == (True, threading.get_ident())
+    assert here() == threading.get_ident()
