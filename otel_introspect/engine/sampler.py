@@ -36,6 +36,8 @@ from otel_introspect.faults import count, fail_open
 MAX_THREADS: Final = 25
 """Sampled by the introspector in one tick; of more, each has its turn."""
 _FULL_RATE_SAMPLES: Final = 2_000
+UNEVEN: Final = 0.97
+"""How much of the interval is kept to: work in even turns, of 100 ms say, would be met at the same moments of each."""
 # A sample that comes so much later than it should was kept away by a call in C that has not let go of the GIL.
 _GAP_INTERVALS: Final = 3
 _GAP_SECONDS: Final = 0.08
@@ -43,6 +45,7 @@ _GAP_SECONDS: Final = 0.08
 _SILENCE_INTERVALS: Final = 2
 _SILENCE: Final = 0.03
 _SUMMON_AGAIN: Final = 0.5
+_SUMMON_FIRST: Final = 0.05
 _SUMMON_SOON: Final = 0.1
 # How often what the alarm's handler has put down is folded in.
 _FOLD: Final = 0.04
@@ -74,6 +77,7 @@ class Sampled:
         "next_at",
         "pause",
         "recording",
+        "unheard",
         "where",
     )
 
@@ -89,17 +93,19 @@ class Sampled:
         self.alarm_heard = now
         """When the alarm has taken one last, or was asked to."""
         self.asked = -inf
+        self.unheard = 0
+        """How often it was summoned since then."""
         self.pause = interval
         """How long after a sample the next one is due."""
         self.longest = 0.0
         """If it is later than that, there was a gap."""
         self.adapt(now, 1)
-        self.next_at = now + interval
+        self.next_at = now + self.pause
 
     def adapt(self, now: float, slowdown: int) -> None:
         """Sample as often as befits the recording's age, and less if we use too much of the processor."""
-        pause = self.interval
-        full_rate = _FULL_RATE_SAMPLES * pause
+        pause = self.interval * UNEVEN
+        full_rate = _FULL_RATE_SAMPLES * self.interval
         age = now - self.recording.started
         while age > full_rate:
             pause *= 2
@@ -183,7 +189,7 @@ class Sampler:
             if place is None or (place if isinstance(place, int) else place.thread_id) != main_thread:
                 continue
             if now >= each.next_at - each.pause / 4:
-                each.alarm_heard, each.alarm_is_there = now, True
+                each.alarm_heard, each.alarm_is_there, each.unheard = now, True, 0
                 each.next_at = now + each.pause  # in the rhythm of the alarm, whatever that is late by
                 try:
                     # Where the place is more than a thread, another one may be a part of it.
@@ -231,12 +237,14 @@ class Sampler:
         if each.alarm_is_there:
             each.alarm_is_there = False
             ALARM.fall_silent()
-        elif now - each.asked > _SUMMON_AGAIN:
+        elif now - each.asked > min(_SUMMON_FIRST * 2**each.unheard, _SUMMON_AGAIN):
+            # Soon again, as the machine may only have kept it waiting; then less and less often.
             self._summon(each, now)
         return False
 
     def _summon(self, each: Sampled, now: float) -> None:
         each.asked = each.alarm_heard = now
+        each.unheard = min(each.unheard + 1, 10)
         each.alarm_is_there = ALARM.summon()
 
     def _look_at(self, mine: list[tuple[Sampled, int | Place]]) -> None:

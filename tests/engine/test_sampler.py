@@ -20,7 +20,7 @@ from otel_introspect.engine import handover
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.places import Stack, ThreadPlace
 from otel_introspect.engine.recording import AWAITING, GAP, MAX_FRAMES
-from otel_introspect.engine.sampler import MAX_THREADS, Sampled, Sampler
+from otel_introspect.engine.sampler import MAX_THREADS, UNEVEN, Sampled, Sampler
 from otel_introspect.engine.stacks import outwards
 
 PATIENCE = 10
@@ -286,10 +286,12 @@ class Silent:
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         self._buffer = ctypes.create_string_buffer(1)
+        self._timers = []
 
     def wait(self, seconds):
         """What ``read`` returns after so many seconds: 1, unless it was cut short."""
         timer = threading.Timer(seconds, os.write, (self._write, b"."))
+        self._timers.append(timer)
         timer.start()
         try:
             return ctypes.CDLL(None).read(self._read, self._buffer, 1)
@@ -297,6 +299,9 @@ class Silent:
             timer.join()
 
     def close(self):
+        for timer in self._timers:  # a limit may have come while one was waited for
+            timer.cancel()
+            timer.join()
         os.close(self._read)
         os.close(self._write)
 
@@ -599,7 +604,7 @@ def test_ticks_come_when_something_is_due(clock):
     A tick says when to come again; what comes earlier finds nothing to do.
     """
     sampler, place = Sampler(clock=clock), Counted()
-    sampler.start(Sampled(1, lambda: place, 0.01, clock.now))
+    sampler.start(Sampled(1, lambda: place, 0.01 / UNEVEN, clock.now))
 
     assert sampler.tick() == pytest.approx(0.01)
     assert place.looks == 0
@@ -617,7 +622,7 @@ def test_a_tick_that_is_late_does_not_catch_up(clock):
     Ticks that were missed are not made good in a burst.
     """
     sampler, place = Sampler(clock=clock), Counted()
-    sampler.start(Sampled(1, lambda: place, 0.01, clock.now))
+    sampler.start(Sampled(1, lambda: place, 0.01 / UNEVEN, clock.now))
     clock.now += 1
     waits = [sampler.tick() for _ in range(5)]
 
@@ -656,11 +661,11 @@ def test_the_interval_doubles_with_age(clock):
     pauses = []
     for age in (0, 1.9, 2.1, 3.9, 4.1, 600):
         sampled.adapt(clock.now + age, 1)
-        pauses.append(round(sampled.pause * 1000))
+        pauses.append(round(sampled.pause / UNEVEN * 1000))
 
     assert pauses == [1, 1, 2, 2, 4, 512]
     sampled.adapt(clock.now, 8)
-    assert sampled.pause == pytest.approx(0.008)
+    assert sampled.pause == pytest.approx(0.008 * UNEVEN)
 
 
 def test_ten_minutes_are_few_samples_more_than_thirty_seconds(clock):
@@ -696,7 +701,7 @@ def test_a_place_that_raises_costs_one_sample(clock):
 
     sampler, broken, fine = Sampler(clock=clock), Broken(), Counted()
     for key, where in enumerate((nowhere, lambda: broken, lambda: fine)):
-        sampler.start(Sampled(key, where, 0.01, clock.now))
+        sampler.start(Sampled(key, where, 0.01 / UNEVEN, clock.now))
     for _ in range(3):
         clock.now += 0.01
         assert sampler.tick() == pytest.approx(0.01)
