@@ -60,7 +60,8 @@ tracer = trace.get_tracer("script")
 def wait_in_child(): time.sleep(0.8)
 def wait_in_parent(): time.sleep(0.8)
 def show(who):
-    spans = [(s.name, [e.attributes["code.stacktrace"] for e in s.events]) for s in exporter.get_finished_spans()]
+    stacks = lambda span: [e.attributes["code.stacktrace"] for e in span.events if "code.stacktrace" in e.attributes]
+    spans = [(s.name, stacks(s)) for s in exporter.get_finished_spans()]
     print(json.dumps([who, spans]), flush=True)
 """
 
