@@ -20,6 +20,7 @@ _TRY_NEXT: Final = (
         "these trees in your own terminal:",
         "OTEL_TRACES_EXPORTER=introspect_console opentelemetry-instrument gunicorn yoursite.wsgi",
     ),
+    ("one of these profiles as a picture, a page, a table:", "otel-introspect render {output} --format html --open"),
     ("the demo with another threshold:", "OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD=200 otel-introspect demo"),
 )
 
@@ -52,7 +53,7 @@ def conclude(screen: Screen, outcome: Outcome) -> int:
     screen.say("\nWhat to try next:")
     for words, command in _TRY_NEXT:
         screen.say(f"  {words}")
-        screen.say(f"      {command}", "name")
+        screen.say(f"      {command.format(output=outcome.output.name)}", "name")
     if missing and outcome.log:
         screen.say("\nThe log of the shop's server ends like this:", "error")
         screen.say(outcome.log, "dim")
