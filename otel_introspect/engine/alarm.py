@@ -241,6 +241,10 @@ class Alarm:
         ):
             self._rest()
 
+    def is_unanswered(self, now: float, patience: float) -> bool:
+        """Whether a gentle ring has been due for so many seconds; from any thread."""
+        return self._is_gentle and self.rings < now - patience
+
     def fall_silent(self) -> None:
         """Ring no more for onlookers, until it is summoned; from any thread.
 

@@ -188,8 +188,9 @@ class Sampler:
             place = _place_of(each)
             if place is None or (place if isinstance(place, int) else place.thread_id) != main_thread:
                 continue
+            # Also if the introspector has just been before it: from here on it rings, and may have to fall silent.
+            each.alarm_heard, each.alarm_is_there, each.unheard = now, True, 0
             if now >= each.next_at - each.pause / 4:
-                each.alarm_heard, each.alarm_is_there, each.unheard = now, True, 0
                 each.next_at = now + each.pause  # in the rhythm of the alarm, whatever that is late by
                 try:
                     # Where the place is more than a thread, another one may be a part of it.
@@ -209,6 +210,9 @@ class Sampler:
         if not self._sampled:
             return None
         now = self._clock()
+        # Whoever of those below takes it for there or not: a limit must not wait behind rings that nobody answers.
+        if ALARM.is_unanswered(now, _SILENCE):
+            ALARM.fall_silent()
         due = now + 1.0
         mine: list[tuple[Sampled, int | Place]] = []
         for each in tuple(self._sampled.values()):
@@ -243,9 +247,10 @@ class Sampler:
         return False
 
     def _summon(self, each: Sampled, now: float) -> None:
-        each.asked = each.alarm_heard = now
+        # Whether it comes it says itself; until then this thread goes on.
+        each.asked = now
         each.unheard = min(each.unheard + 1, 10)
-        each.alarm_is_there = ALARM.summon()
+        ALARM.summon()
 
     def _look_at(self, mine: list[tuple[Sampled, int | Place]]) -> None:
         if len(mine) > MAX_THREADS:
