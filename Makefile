@@ -9,6 +9,9 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python python3.13 python3.12 pyth
 VENV ?= .venv
 # More arguments for the program that a target runs: make test ARGS="-k fork", make demo ARGS=--help
 ARGS ?=
+# How often a test that failed is run again. Many wait for threads and signals, and a machine that is busy with something
+# else may stand still for longer than they are patient. What passed only then is named in the summary (RERUN).
+RERUNS ?= 2
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
@@ -36,10 +39,10 @@ demo: $(VENV)/.demo ## Run the demonstration: a Django site whose slow requests 
 	@$(VENV)/bin/otel-introspect demo $(ARGS)
 
 test: $(VENV)/.test ## Run the tests on one Python
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --reruns $(RERUNS) $(ARGS)
 
 test-all: $(VENV)/.made-with-pip ## Run the tests on every Python found, with the oldest and the newest dependencies
-	@$(PY) tools/test_all.py $(ARGS)
+	@$(PY) tools/test_all.py --reruns=$(RERUNS) $(ARGS)
 
 check: lint types imports docstrings doctests test ## All that must be green before a commit
 
