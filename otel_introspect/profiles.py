@@ -104,7 +104,7 @@ class Profile:
         stack = positions_of(outwards(frame))
         try:
             self._live = introspection.profiler.begin(
-                "code", span, key, lambda: place, began_in=tuple(stack), interval_ms=self._interval_ms
+                "code", span, key, lambda: place, began_in=tuple(stack), interval_ms=self._interval_ms, ends_here=True
             )
         except Refused as refusal:
             self.refused = refusal.reason

@@ -154,10 +154,12 @@ class RequestedProfile:
         key, entry = _entry_of(introspection.table, span)
         if entry is not None:
             self.outlives_request = entry is not span
-            self._live = introspection.profiler.begin_for_entry("request", entry, key)
+            self._live = introspection.profiler.begin_for_entry(
+                "request", entry, key, ends_here=not self.outlives_request
+            )
         else:
             part, place = object(), self._where()
-            self._live = introspection.profiler.begin("request", span, part, lambda: place)
+            self._live = introspection.profiler.begin("request", span, part, lambda: place, ends_here=True)
             close_before_end(span, self._live)
             self._is_own_part, self._origin = True, handover.current.get()
             handover.current.set(handover.Within(part, handover.origin_here()))

@@ -26,7 +26,6 @@ from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable, Watch
 from otel_introspect.engine.native import allocate_lock, get_ident
 from otel_introspect.engine.places import Place
-from otel_introspect.engine.recording import Frame, line_of
 from otel_introspect.engine.sampler import MAX_THREADS, Sampled, Sampler
 from otel_introspect.engine.stacks import Position
 from otel_introspect.faults import count, fail_open
@@ -63,7 +62,7 @@ class LiveProfile:
         profiler: Takes it.
         trigger: Why.
         span: What it is about.
-        sampled: What is sampled; None if pyinstrument does it.
+        sampled: What is sampled, unless pyinstrument does it.
         ticket: The place among the explicit ones.
         began_in: Where; the tree begins there.
     """
@@ -96,6 +95,7 @@ class LiveProfile:
         self._stopped_at: float | None = None
         self._thread: Final = get_ident()
         self._cpu: Final = time.thread_time()
+        self._cpu_time = 0.0
         self._is_over = allocate_lock()  # taken once and never given back
         self._session: Any = None
 
@@ -126,6 +126,8 @@ class LiveProfile:
         """Add nothing more."""
         if self._stopped_at is None:
             self._stopped_at = self._profiler.now()
+            if get_ident() == self._thread:
+                self._cpu_time = time.thread_time() - self._cpu
             with fail_open("stopping to sample"):
                 self._profiler.sampler.stop(self._sampled)
             if self.hook is not None:
@@ -191,26 +193,23 @@ class LiveProfile:
             duration=ended - self._started_at,
             interval=sampled.interval,
             description=f"{self._name_now()} ({self.trigger}; sampled by {by if by_alarm else 'a thread'})",
-            cpu_time=time.thread_time() - self._cpu if get_ident() == self._thread else 0.0,
-            began_in=tuple(Frame(code, line_of(code, lasti)) for code, lasti in reversed(self._began_in)),
+            cpu_time=self._cpu_time,
+            began_in=self._began_in,
         )
 
     def _name_now(self) -> str:
         # Frameworks name a request's span anew when they have found its route.
         return str(getattr(self.span(), "name", "") or self._name)
 
-    def keep(self, facts: Facts) -> None:
-        """Make the session; what was sampled can go then."""
+    def session(self) -> Any:  # noqa: ANN401 - pyinstrument is not loaded for an annotation
+        """The whole profile, as a ``pyinstrument.session.Session``; it is stopped first."""
+        self.stop()
         if self._session is None:
+            facts = self.facts()
             if self.hook is not None:
                 self._session = self.hook.session(facts.description)
             else:
                 self._session = whole_session(self._sampled.recording, facts)
-
-    def session(self) -> Any:  # noqa: ANN401 - pyinstrument is not loaded for an annotation
-        """The whole profile, as a ``pyinstrument.session.Session``; it is stopped first."""
-        self.stop()
-        self.keep(self.facts())
         return self._session
 
 
@@ -270,6 +269,7 @@ class Profiler:
         *,
         began_in: tuple[Position, ...] = (),
         interval_ms: int | None = None,
+        ends_here: bool = False,
     ) -> LiveProfile:
         """Begin a profile of *span*. From any thread.
 
@@ -280,6 +280,8 @@ class Profiler:
             where: Says where it is at any time.
             began_in: The stack that is around it, innermost frame first, if it is known.
             interval_ms: How often to sample, if not as configured.
+            ends_here: Whether it will end on this thread, in this task, where the work is done, too: pyinstrument's
+                hook can be taken off there only.
 
         Raises:
             Refused: If it can't be taken now.
@@ -296,7 +298,7 @@ class Profiler:
             live = LiveProfile(self, trigger, span, sampled=sampled, ticket=ticket, began_in=began_in)
             self._reporter.expect_profile(span)
             self._live[live.id] = live
-            if ticket is not None and self._config.engine == "pyinstrument":
+            if ends_here and ticket is not None and self._config.engine == "pyinstrument":
                 self._introspector.wake()
                 live.hook = CallHook.start(interval)  # last, as it sees all that is called here from then on
             if live.hook is None:
@@ -310,13 +312,20 @@ class Profiler:
             raise
         return live
 
-    def begin_for_entry(self, trigger: Trigger, span: Any, key: Hashable) -> LiveProfile:  # noqa: ANN401 - as above
-        """Begin a profile of an entry span, which ends with that.
+    def begin_for_entry(
+        self,
+        trigger: Trigger,
+        span: Any,  # noqa: ANN401 - as above
+        key: Hashable,
+        *,
+        ends_here: bool = False,
+    ) -> LiveProfile:
+        """Begin a profile of an entry span, which ends with that; see ``begin``.
 
         Raises:
             Refused: If it can't be taken now.
         """
-        live = self.begin(trigger, span, key, self._whereabouts(key))
+        live = self.begin(trigger, span, key, self._whereabouts(key), ends_here=ends_here)
         before = self._of_spans.get(key)
         self._of_spans[key] = live
         if before is not None:
@@ -451,11 +460,9 @@ class Profiler:
         else:
             session = summed_session(recording, facts)
         url = None
-        if self.store is not None or live.trigger == "code":
-            live.keep(facts)
         if self.store is not None:
             with fail_open("storing a profile"):
-                url = self.store.put(live.id, live.session())
+                url = self.store.put(live.id, live.session)
         text, is_trimmed = console_text(session, self._reporter.room_for_profile(span, url))
         return ProfileReport(
             taken=time.time_ns(),

@@ -8,7 +8,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_introspect.engine.ownership import is_doorway, is_ours, is_surroundings
-from otel_introspect.engine.recording import AWAITING, GAP, OMITTED, Frame, Recording
+from otel_introspect.engine.recording import AWAITING, GAP, OMITTED, Frame, Recording, line_of
+from otel_introspect.engine.stacks import Position
 
 if TYPE_CHECKING:
     from pyinstrument.session import Session
@@ -38,7 +39,7 @@ class Facts(NamedTuple):
     interval: float
     description: str
     cpu_time: float = 0.0
-    began_in: Sequence[Frame] = ()
+    began_in: Sequence[Position] = ()
 
 
 def prepare() -> None:
@@ -65,7 +66,8 @@ def _session(recording: Recording, facts: Facts, records: list[tuple[list[str], 
     # Late, as it takes 6 ms, and most processes are never profiled.
     from pyinstrument.session import Session
 
-    start = [_identifier(frame) for frame in _begun_in(facts.began_in)]
+    around = [Frame(code, line_of(code, lasti)) for code, lasti in reversed(facts.began_in)]
+    start = [_identifier(frame) for frame in _begun_in(around)]
     return Session(
         frame_records=records,
         start_time=facts.start_time,

@@ -6,8 +6,8 @@ Does not work: writing where the profile ends, which is a request's thread or th
 which under gevent are greenlets, and which keep the process from ending.
 
 So: ``put`` appends to a short queue and returns the link. One daemon thread of the operating system, which ends when
-there is nothing to do, writes one profile at a time, under a temporary name until it is whole. At the interpreter's
-exit what is queued is waited for, a few seconds at most.
+there is nothing to do, makes and writes one session at a time, under a temporary name until it is whole. At the
+interpreter's exit what is queued is waited for, a few seconds at most.
 
 Still open: a link whose profile then can't be written leads nowhere. So after a failure no links are given for a
 while.
@@ -63,6 +63,7 @@ _FILE: Final = re.compile(r"([0-9a-f]{32})(\.pyisession\.json|\.html)")
 _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]{16}\.tmp")
 
 _Writer = Callable[["Session", "Write"], None]
+_Make = Callable[[], "Session"]
 
 
 class _Stored(NamedTuple):
@@ -101,7 +102,7 @@ class _Line:
     """What waits for one thread, and that thread's end."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[str, Session] | Lock] = deque()
+        self.waiting: deque[tuple[str, _Make] | Lock] = deque()
         """Profiles, and locks to be released when it is their turn."""
         self.busy = False
         self.closed = False
@@ -144,12 +145,12 @@ class ProfileStore:
         self._lock = allocate_lock()
         self._line: _Line | None = None
 
-    def put(self, profile_id: str, session: Session) -> str | None:
-        """Have *session* written, soon; never waits for storage.
+    def put(self, profile_id: str, make_session: _Make) -> str | None:
+        """Have a session made and written, soon; never waits for storage.
 
         Args:
             profile_id: 32 hexadecimal digits, made so that nobody can guess them.
-            session: Not to be changed any more.
+            make_session: Called once, on another thread: who ends a profile does not wait for the whole of it.
 
         Returns:
             Where its page will be; None if it can't be kept.
@@ -165,7 +166,7 @@ class ProfileStore:
             count("dropped", "profile store is failing")
             return None
         self._look_for_fork()
-        return place.url(f"{profile_id}.html") if self._append((profile_id, session)) else None
+        return place.url(f"{profile_id}.html") if self._append((profile_id, make_session)) else None
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was put has been written, *timeout* seconds at most; return whether it was.
@@ -209,7 +210,7 @@ class ProfileStore:
         if self._process != os.getpid():  # some servers fork without telling Python
             self.after_fork()
 
-    def _append(self, job: tuple[str, Session] | Lock) -> bool:
+    def _append(self, job: tuple[str, _Make] | Lock) -> bool:
         lock = self._lock
         lock.acquire()
         try:
@@ -277,7 +278,7 @@ class ProfileStore:
         line.closed = line.closed or not (unless_waiting and line.waiting)
         lock.release()
 
-    def _keep(self, profile_id: str, session: Session) -> None:
+    def _keep(self, profile_id: str, make_session: _Make) -> None:
         place = self._place
         if place is None:
             return
@@ -292,6 +293,7 @@ class ProfileStore:
             return
         from otel_introspect.profiling.html import write_html, write_session_json
 
+        session = make_session()
         try:
             place.write(profile_id, session, {".pyisession.json": write_session_json, ".html": write_html})
         except Exception as error:  # noqa: BLE001 - as above

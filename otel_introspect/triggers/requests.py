@@ -58,14 +58,16 @@ class RequestTrigger:
         """
         if "request" not in self._config.triggers:
             raise refuse("off")
-        if asked.token:
-            self._verifier.verify(asked.token, method, path, query)
-            return True
-        if is_developer():
-            return True
-        if self.has_allow if may_allow is None else may_allow:
-            return False
-        raise refuse("unsigned" if self._config.key else "no-key")
+        # What has no full stop in it, as in ``?__geordi__=1``, is only a way of asking.
+        if "." not in asked.token:
+            if is_developer():
+                return True
+            if self.has_allow if may_allow is None else may_allow:
+                return False
+        if not asked.token:
+            raise refuse("unsigned" if self._config.key else "no-key")
+        self._verifier.verify(asked.token, method, path, query)
+        return True
 
     def check_allowed(self, allow: Callable[[], object]) -> None:
         """Ask the application.

@@ -772,10 +772,10 @@ def test_work_in_a_pool_is_seen_below_who_waits_for_it(ticking):
     """
 
     def own_work():
-        spin(0.2)
+        spin(0.5)
 
     def other_work():
-        spin(0.2)
+        spin(0.5)
 
     with ThreadPoolExecutor(2) as pool:
 

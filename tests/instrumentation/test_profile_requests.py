@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -667,7 +668,7 @@ def test_a_profile_that_does_not_get_onto_its_span(site, monkeypatch):
 
 
 @both
-@pytest.mark.parametrize("question", ["__introspect__", "__geordi__", "__geordi__="])
+@pytest.mark.parametrize("question", ["__introspect__", "__geordi__", "__geordi__=", "__geordi__=1"])
 def test_a_developer_need_not_sign(site, under_asgi, question):
     """
     Under DEBUG, who is on this machine gets a profile by typing the parameter, without any key.
@@ -678,6 +679,53 @@ def test_a_developer_need_not_sign(site, under_asgi, question):
 
     assert is_profiled(response)
     assert "page  " in site.text
+
+
+def test_a_developer_s_wrong_token_is_refused(site):
+    """
+    What looks like a token is taken for one, of a developer's too, who else would not know that it is wrong.
+    """
+    with override_settings(DEBUG=True):
+        assert outcome(site.get(signed("/other").replace("/other", "/page"))) == "refused; reason=bad-signature"
+
+
+@both
+def test_pyinstrument_s_own_hook(site, under_asgi):
+    """
+    The other engine serves a signed request where it runs, and gives its hook back.
+    """
+    site.configure(engine="pyinstrument")
+
+    assert is_profiled(site.get(signed("/async_page" if under_asgi else "/page"), under_asgi=under_asgi))
+    ((_, event),) = site.profiles()
+    assert event.attributes["otel_introspect.profile.engine"] == "pyinstrument"
+    assert "page  " in site.text
+    assert sys.getprofile() is None
+
+
+def test_what_travels_is_sampled_whatever_the_engine(site):
+    """
+    A decision that came with the trace is about a span that may end anywhere, where a hook could not be taken off.
+    """
+    site.configure(engine="pyinstrument")
+    trace_id = 0x1234567890ABCDEF1234567890ABCDEF
+    token = tokens.sign_travel(KEY, trace_id, ttl=60)
+    site.get("/page", Traceparent=f"00-{trace_id:032x}-00f067aa0ba902b7-01", Baggage=f"{BAGGAGE_KEY}={token}")
+
+    ((_, event),) = site.profiles()
+    assert event.attributes["otel_introspect.profile.engine"] == "sampler"
+
+
+@both
+def test_under_tail_a_fast_body_leaves_no_span(site, under_asgi):
+    """
+    A body that is older than tail's age, and neither slow nor broken, is looked at and leaves nothing.
+    """
+    site.configure(triggers=("tail",))
+    site.get("/async_streaming" if under_asgi else "/streaming", under_asgi=under_asgi)
+
+    assert [span.name for span in site.exporter.get_finished_spans() if "body" in span.name] == []
+    assert site.profiles() == []
 
 
 @pytest.mark.parametrize(
@@ -793,6 +841,7 @@ def test_who_is_called_by_a_profiled_request_is_profiled(site, under_asgi):
     Signed baggage has a service profile its part of the same trace; any other baggage is ignored.
     """
     trace_id = 0x1234567890ABCDEF1234567890ABCDEF
+    site.configure(triggers=("request",))  # on a busy machine a request may turn slow
 
     def ask(token):
         parent = f"00-{trace_id:032x}-00f067aa0ba902b7-01"

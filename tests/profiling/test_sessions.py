@@ -16,7 +16,7 @@ from pyinstrument.session import Session
 
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.ownership import OUR_DIRECTORY
-from otel_introspect.engine.recording import AWAITING, MAX_FRAMES, Frame, Recording
+from otel_introspect.engine.recording import AWAITING, MAX_FRAMES, Recording
 from otel_introspect.engine.sampler import Sampled, Sampler
 from otel_introspect.engine.stacks import MAX_DEPTH, trimmed
 from otel_introspect.profiling.sessions import Facts, prepare, summed_session, whole_session
@@ -220,11 +220,11 @@ def test_it_begins_where_the_work_was_begun():
     """
     What is around the profiled block, trimmed as the samples are, is the stack that the tree begins in.
     """
-    around = [Frame(CODES[name], 1) for name in ("server0", "doorway0", "app0", "ours0")]
+    around = [(CODES[name], 0) for name in ("ours0", "app0", "doorway0", "server0")]
     session = whole_session(recorded((1, 0, "app0", "app1")), FACTS._replace(began_in=around))
 
     assert [each.split("\0")[0] for each in session.start_call_stack] == ["app0"]
-    outside = [Frame(CODES[name], 1) for name in ("server0", "app0", "ours0")]
+    outside = [(CODES[name], 0) for name in ("ours0", "app0", "server0")]
     session = whole_session(recorded((1, 0, "app0", "app1")), FACTS._replace(began_in=outside))
     assert [each.split("\0")[0] for each in session.start_call_stack] == ["app0"]
 

@@ -93,7 +93,7 @@ def test_both_files_are_written(make_store, tmp_path):
     """
     store, profile_id = make_store(), new_id()
 
-    url = store.put(profile_id, session_of())
+    url = store.put(profile_id, session_of)
 
     assert store.flush(SECONDS)
     assert names(tmp_path / "profiles") == [f"{profile_id}.html", f"{profile_id}.pyisession.json"]
@@ -110,7 +110,7 @@ def test_the_link_is_the_absolute_path_as_a_url(make_store, tmp_path, monkeypatc
     store, profile_id = make_store("some where/ü"), new_id()
     monkeypatch.chdir("/")
 
-    url = store.put(profile_id, session_of())
+    url = store.put(profile_id, session_of)
 
     assert url == f"file://{tmp_path}/some%20where/%C3%BC/{profile_id}.html"
     assert store.flush(SECONDS)
@@ -123,7 +123,7 @@ def test_a_directory_may_be_given_as_a_url(make_store, tmp_path):
     """
     store, profile_id = make_store(f"file://{tmp_path}/some%20where/"), new_id()
 
-    store.put(profile_id, session_of())
+    store.put(profile_id, session_of)
 
     assert store.flush(SECONDS)
     assert (tmp_path / "some where" / f"{profile_id}.html").exists()
@@ -137,7 +137,7 @@ def test_only_the_owner_may_read_them(make_store, tmp_path):
     store = make_store(str(tmp_path / "shared" / "a" / "b"))
     before = os.umask(0)
     try:
-        store.put(new_id(), session_of())
+        store.put(new_id(), session_of)
         assert store.flush(SECONDS)
     finally:
         os.umask(before)
@@ -155,7 +155,7 @@ def test_only_an_id_of_ours_becomes_a_file(make_store, tmp_path, profile_id):
     """
     Anything but 32 hexadecimal digits is refused, and counted.
     """
-    assert make_store().put(profile_id, session_of()) is None
+    assert make_store().put(profile_id, session_of) is None
     assert not (tmp_path / "profiles").exists()
     assert faults.counts["refused", "not the id of a profile"] == 1
 
@@ -170,17 +170,48 @@ def test_nothing_starts_before_the_first_profile(make_store, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_session_is_made_on_the_store_s_thread(make_store):
+    """
+    Who ends a profile waits for no more than its text: the whole of it is made where it is written.
+    """
+    made_on = []
+
+    def make_session():
+        made_on.append(threading.current_thread().name)
+        return session_of()
+
+    store = make_store()
+    store.put(new_id(), make_session)
+    assert store.flush(SECONDS)
+
+    assert made_on == [STORE_THREAD_NAME]
+
+
+def test_a_session_that_cannot_be_made_costs_only_itself(make_store):
+    """
+    A fault of ours in one profile is counted, and the next one is kept.
+    """
+    store = make_store()
+    store.put(new_id(), lambda: 1 / 0)
+    kept = new_id()
+    url = store.put(kept, session_of)
+    assert store.flush(SECONDS)
+
+    assert faults.counts["failed", "keeping a profile"] == 1
+    assert Path(url.removeprefix("file://")).exists()
+
+
 def test_put_waits_for_nothing_and_the_queue_is_bounded(make_store, held):
     """
     While storage is stuck profiles queue up to eight; then they are dropped, and counted.
     """
     reached, let_go = held
     store = make_store()
-    assert store.put(new_id(), session_of()) is not None
+    assert store.put(new_id(), session_of) is not None
     assert reached.wait(SECONDS)
 
     began = time.perf_counter()
-    urls = [store.put(new_id(), session_of()) for _ in range(10)]
+    urls = [store.put(new_id(), session_of) for _ in range(10)]
     took = time.perf_counter() - began
 
     assert [url is not None for url in urls] == [True] * 8 + [False] * 2
@@ -197,7 +228,7 @@ def test_flush_has_nothing_to_wait_for_without_profiles(make_store):
     """
     store = make_store()
     assert store.flush(0)
-    store.put(new_id(), session_of())
+    store.put(new_id(), session_of)
     assert store.flush(SECONDS)
 
     assert store.flush(0.5)
@@ -210,7 +241,7 @@ def test_the_thread_ends_when_it_is_idle_and_comes_back(make_store, tmp_path, mo
     monkeypatch.setattr(module, "_IDLE_SECONDS", 0.01)
     store = make_store()
     for _ in range(3):
-        store.put(new_id(), session_of())
+        store.put(new_id(), session_of)
         assert store.flush(SECONDS)
         deadline = time.monotonic() + SECONDS
         while writers() and time.monotonic() < deadline:
@@ -228,7 +259,8 @@ def test_profiles_from_many_threads_are_all_kept(make_store, tmp_path, monkeypat
     monkeypatch.setattr(module, "_MAX_WAITING", 1000)
     store = make_store()
     threads = [
-        threading.Thread(target=lambda: [store.put(new_id(), session_of(1)) for _ in range(10)]) for _ in range(4)
+        threading.Thread(target=lambda: [store.put(new_id(), lambda: session_of(1)) for _ in range(10)])
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -252,7 +284,7 @@ def test_the_oldest_go_when_there_are_too_many(make_store, tmp_path):
     store = make_store(max_count=3)
     ids = [new_id() for _ in range(5)]
     for at, profile_id in enumerate(ids):
-        store.put(profile_id, session_of())
+        store.put(profile_id, session_of)
         assert store.flush(SECONDS)
         for path in directory.glob(f"{profile_id}*"):
             os.utime(path, (1000 + at, 1000 + at))
@@ -271,7 +303,7 @@ def test_the_oldest_go_when_they_are_too_large(make_store, tmp_path):
     store = make_store(max_bytes=1)
     ids = [new_id() for _ in range(3)]
     for at, profile_id in enumerate(ids):
-        store.put(profile_id, session_of())
+        store.put(profile_id, session_of)
         assert store.flush(SECONDS)
         for path in directory.glob(f"{profile_id}*"):
             os.utime(path, (1000 + at, 1000 + at))
@@ -292,7 +324,7 @@ def test_what_a_process_left_when_it_died_is_removed_after_an_hour(make_store, t
         os.utime(path, (time.time() - age,) * 2)
     store = make_store()
 
-    store.put(new_id(), session_of())
+    store.put(new_id(), session_of)
 
     assert store.flush(SECONDS)
     assert not old.exists()
@@ -312,15 +344,15 @@ def test_a_failing_write_leaves_nothing_and_pauses(make_store, tmp_path, monkeyp
 
     monkeypatch.setattr(module, "_write_all", full)
     store = make_store()
-    store.put(new_id(), session_of())
+    store.put(new_id(), session_of)
     assert store.flush(SECONDS)
 
     assert names(tmp_path / "profiles") == []
     assert faults.counts["failed", "writing a profile"] == 1
-    assert store.put(new_id(), session_of()) is None
+    assert store.put(new_id(), session_of) is None
     assert faults.counts["dropped", "profile store is failing"] == 1
     clock[0] += 61
-    assert store.put(new_id(), session_of()) is not None
+    assert store.put(new_id(), session_of) is not None
     assert store.flush(SECONDS)
     assert faults.counts["failed", "writing a profile"] == 2
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
@@ -334,7 +366,7 @@ def test_a_rename_that_fails_takes_the_other_file_with_it(make_store, tmp_path):
     (tmp_path / "profiles" / f"{profile_id}.html").mkdir(parents=True)
     store = make_store()
 
-    store.put(profile_id, session_of())
+    store.put(profile_id, session_of)
 
     assert store.flush(SECONDS)
     assert names(tmp_path / "profiles") == [f"{profile_id}.html"]
@@ -348,10 +380,10 @@ def test_a_location_that_is_no_directory_is_told_once(make_store, tmp_path, capl
     (tmp_path / "profiles").write_text("a file")
     store = make_store()
 
-    store.put(new_id(), session_of())
+    store.put(new_id(), session_of)
     assert store.flush(SECONDS)
 
-    assert store.put(new_id(), session_of()) is None
+    assert store.put(new_id(), session_of) is None
     assert len(caplog.records) == 1
     assert "Profiles can't be kept in" in caplog.text
 
@@ -366,7 +398,7 @@ def test_a_deleted_working_directory_is_survived(make_store, tmp_path, monkeypat
 
     store = make_store("profiles")
 
-    assert store.put(new_id(), session_of()) is None
+    assert store.put(new_id(), session_of) is None
     assert store.flush(0)
     assert "can't be kept" in caplog.text
 
@@ -381,7 +413,7 @@ def test_a_symbolic_link_in_the_place_of_a_file_is_not_followed(make_store, tmp_
     (tmp_path / "profiles" / f".{profile_id}.{'b' * 16}.tmp").symlink_to(tmp_path / "taken")
     store = make_store()
 
-    store.put(profile_id, session_of())
+    store.put(profile_id, session_of)
 
     assert store.flush(SECONDS)
     assert not (tmp_path / "taken").exists()
@@ -399,10 +431,10 @@ def test_a_machine_without_threads_left_is_survived(make_store, monkeypatch):
     store = make_store()
     with monkeypatch.context() as context:
         context.setattr(module, "start_thread", no_more)
-        assert store.put(new_id(), session_of()) is None
+        assert store.put(new_id(), session_of) is None
     assert store.flush(0)
 
-    assert store.put(new_id(), session_of()) is not None
+    assert store.put(new_id(), session_of) is not None
     assert store.flush(SECONDS)
 
 
@@ -414,13 +446,13 @@ def test_stop_drops_what_waits_and_a_later_put_starts_again(make_store, held, tm
     reached, let_go = held
     store = make_store()
     first, second, third = new_id(), new_id(), new_id()
-    store.put(first, session_of())
+    store.put(first, session_of)
     assert reached.wait(SECONDS)
-    store.put(second, session_of())
+    store.put(second, session_of)
 
     store.stop()
     let_go.set()
-    store.put(third, session_of())
+    store.put(third, session_of)
 
     assert store.flush(SECONDS)
     deadline = time.monotonic() + SECONDS
@@ -449,7 +481,7 @@ def test_any_url_of_fsspec_will_do(make_store, memory, location):
     """
     store, profile_id = make_store(location), new_id()
 
-    url = store.put(profile_id, session_of())
+    url = store.put(profile_id, session_of)
 
     assert url == f"memory://profiles/{profile_id}.html"
     assert store.flush(SECONDS)
@@ -466,7 +498,7 @@ def test_the_oldest_go_from_an_object_store_too(make_store, memory):
     store = make_store("memory://profiles", max_count=2)
     ids = [new_id() for _ in range(4)]
     for profile_id in ids:
-        store.put(profile_id, session_of())
+        store.put(profile_id, session_of)
         assert store.flush(SECONDS)
 
     kept = {info.rpartition("/")[2][:32] for info in memory.ls("/profiles", detail=False)}
@@ -487,7 +519,7 @@ def test_an_upload_that_fails_leaves_nothing(make_store, memory, monkeypatch):
     monkeypatch.setattr(type(memory), "put_file", failing)
     store = make_store("memory://profiles")
 
-    store.put(new_id(), session_of())
+    store.put(new_id(), session_of)
 
     assert store.flush(SECONDS)
     assert memory.ls("/profiles", detail=False) == []
@@ -504,7 +536,7 @@ def test_storage_that_does_not_know_its_files_age_loses_none(make_store, memory,
     )
     store = make_store("memory://profiles", max_count=1)
     for _ in range(2):
-        store.put(new_id(), session_of())
+        store.put(new_id(), session_of)
         assert store.flush(SECONDS)
 
     assert len(memory.find("/profiles")) == 4
@@ -517,10 +549,10 @@ def test_a_protocol_that_nobody_knows_is_told_once(make_store, caplog):
     """
     pytest.importorskip("fsspec")
     store = make_store("nonsense://user:secret@host/profiles")
-    store.put(new_id(), session_of())
+    store.put(new_id(), session_of)
     assert store.flush(SECONDS)
 
-    assert [store.put(new_id(), session_of()) for _ in range(2)] == [None, None]
+    assert [store.put(new_id(), session_of) for _ in range(2)] == [None, None]
     assert len(caplog.records) == 1
     assert "nonsense://host/profiles" in caplog.text
     assert "secret" not in caplog.text
@@ -534,7 +566,7 @@ def test_without_fsspec_only_directories_are_possible(make_store, monkeypatch, c
 
     store = make_store("s3://bucket/profiles")
 
-    assert store.put(new_id(), session_of()) is None
+    assert store.put(new_id(), session_of) is None
     assert "fsspec is not installed" in caplog.text
 
 
@@ -593,7 +625,7 @@ def test_a_script_that_ends_right_after_its_profile_has_its_files(tmp_path):
     """
     The exit of the interpreter waits for what is queued.
     """
-    done = run("[store.put(new_id(), session_of(3000)) for _ in range(3)]", tmp_path)
+    done = run("[store.put(new_id(), lambda: session_of(3000)) for _ in range(3)]", tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert len(names(tmp_path)) == 6
@@ -610,12 +642,12 @@ def test_under_gevent_it_is_written_while_a_greenlet_keeps_the_processor(tmp_pat
         from gevent import monkey
         monkey.patch_all()
         profile_id = new_id()
-        url = store.put(profile_id, session_of(300))
+        url = store.put(profile_id, lambda: session_of(300))
         deadline = time.monotonic() + 20
         while not os.path.exists(url.removeprefix("file://")) and time.monotonic() < deadline:
             pass
         print(len(names(Path(store._location))))
-        store.put(new_id(), session_of(300))
+        store.put(new_id(), lambda: session_of(300))
         """,
         tmp_path,
     )
@@ -634,7 +666,7 @@ def test_the_exit_waits_for_dead_storage_a_few_seconds_only(tmp_path):
         """
         module._EXIT_SECONDS = 0.5
         module._write_new = lambda *arguments: time.sleep(600)
-        store.put(new_id(), session_of())
+        store.put(new_id(), session_of)
         """,
         tmp_path,
     )
@@ -652,7 +684,7 @@ def test_a_process_that_is_killed_leaves_no_half_profile(tmp_path):
         """
         print("ready", flush=True)
         while True:
-            store.put(new_id(), session_of(2000))
+            store.put(new_id(), lambda: session_of(2000))
             time.sleep(0.001)
         """
     )
@@ -680,7 +712,7 @@ def test_a_full_disk_is_survived(tmp_path):
         """
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-        store.put(new_id(), session_of(3000))
+        store.put(new_id(), lambda: session_of(3000))
         assert store.flush(30)
         print(faults.counts["failed", "writing a profile"])
         """,
@@ -701,7 +733,7 @@ def test_several_processes_share_a_directory(tmp_path):
         """
         store = ProfileStore(store._location, max_count=3)
         for _ in range(40):
-            store.put(new_id(), session_of())
+            store.put(new_id(), session_of)
             assert store.flush(30)
         print(dict(faults.counts))
         """
@@ -744,7 +776,7 @@ def test_a_forked_child_has_a_store_of_its_own(make_store, held, tmp_path, told)
     reached, let_go = held
     store = make_store()
     parent_s, child_s = new_id(), new_id()
-    store.put(parent_s, session_of())
+    store.put(parent_s, session_of)
     assert reached.wait(SECONDS)
     store._lock.acquire()  # as if another thread were in the middle of put
 
@@ -752,7 +784,7 @@ def test_a_forked_child_has_a_store_of_its_own(make_store, held, tmp_path, told)
         let_go.set()
         if told:
             store.after_fork()
-        return store.flush(0) and store.put(child_s, session_of()) is not None and store.flush(SECONDS)
+        return store.flush(0) and store.put(child_s, session_of) is not None and store.flush(SECONDS)
 
     code = in_child(work)
     store._lock.release()

@@ -55,8 +55,8 @@ class BodySpan:
         return self._span
 
     def is_recording(self) -> bool:
-        """Whether evidence may still be added."""
-        return not self._ended and self._real().is_recording()
+        """Whether evidence may still be added; asking makes no span of it."""
+        return not self._ended and (self._span is None or self._span.is_recording())
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """As of a span."""
