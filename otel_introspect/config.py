@@ -203,7 +203,6 @@ NOT_IN_EFFECT: Final = frozenset(
     {
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT,
-        *variables_of(RecorderConfig).values(),
     }
 )
 """Variables that this version reads and checks but does not act on yet; the user who sets one is told."""

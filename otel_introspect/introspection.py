@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import Tracer, TracerProvider, get_tracer
+from opentelemetry.trace import Tracer, TracerProvider, get_tracer, get_tracer_provider
 
 from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
 from otel_introspect.engine import handover
 from otel_introspect.engine.alarm import ALARM
-from otel_introspect.engine.clock import Clock
+from otel_introspect.engine.clock import Clock, SystemClock
+from otel_introspect.engine.flight_recorder import FlightRecorder
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable
 from otel_introspect.engine.native import get_ident, is_main_thread
 from otel_introspect.engine.ownership import is_library, is_surroundings
+from otel_introspect.engine.recorder_directory import RecorderDirectory
+from otel_introspect.engine.vital_signs import PERIOD, VitalSigns
 from otel_introspect.faults import fail_open
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from otel_introspect.triggers.requests import RequestTrigger
 
 _SECONDS: Final = 0.001
+_PERIOD_MS: Final = PERIOD // 1_000_000
+# Which request it is. The path without its query, as that may hold what is nobody's business.
+_DESCRIBING: Final = ("http.request.method", "http.method", "http.route", "url.path")
 
 
 class Introspection:
@@ -53,11 +59,20 @@ class Introspection:
         """Whether profiles are taken at all, other than in code."""
         self.begins_profiles: Final = begins_profiles(config.profiler)
         """Whether a profile may begin with an entry span, or soon after it."""
-        self.watching = self.finds_slow or self.begins_profiles or "tail" in config.profiler.triggers
+        self.recorder: Final = self._flight_recorder()
+        """Where open spans are written down for when this process is gone; None if they are not."""
+        self.watching = (
+            self.finds_slow or self.begins_profiles or "tail" in config.profiler.triggers or self.recorder is not None
+        )
         """Whether entry spans are put into the table at all."""
         self._clock = clock
         self._assembling = threading.RLock()
         self._reporter: SpanReporter | None = None
+        self._vital_signs = (
+            None
+            if self.recorder is None
+            else VitalSigns(self.table, self.recorder, _described, SystemClock() if clock is None else clock)
+        )
         self._watchdog: Watchdog | None = None
         self._profiler: Profiler | None = None
         self._request_trigger: RequestTrigger | None = None
@@ -68,9 +83,11 @@ class Introspection:
         if self._reporter is None:
             with self._assembling:
                 if self._reporter is None:
+                    from otel_introspect.sinks.recorded import FlightRecorderSink
                     from otel_introspect.sinks.reporter import SpanReporter
 
-                    self._reporter = SpanReporter(self.config.evidence, clock=self._clock)
+                    copies = () if self.recorder is None else (FlightRecorderSink(self.recorder),)
+                    self._reporter = SpanReporter(self.config.evidence, clock=self._clock, copies=copies)
         return self._reporter
 
     @property
@@ -116,6 +133,17 @@ class Introspection:
                     )
         return self._profiler
 
+    def _flight_recorder(self) -> FlightRecorder | None:
+        setting = self.config.recorder.directory
+        if setting == "none":
+            return None
+        return FlightRecorder(RecorderDirectory(setting), self._resource)
+
+    def _resource(self) -> Mapping[str, Any]:
+        provider = self.tracer_provider or get_tracer_provider()
+        resource = getattr(provider, "resource", None)  # which the API's own provider does not have
+        return dict(getattr(resource, "attributes", {}))
+
     def profiler_if_made(self) -> Profiler | None:
         """The same if anybody has needed it yet."""
         return self._profiler
@@ -126,6 +154,8 @@ class Introspection:
         if self._profiler is not None:
             self._profiler.leave_out(key)
         self.table.discard(key)
+        if self.recorder is not None:
+            self.recorder.end(key)
         if self._profiler is not None:
             self._profiler.leave_out(key)
 
@@ -133,6 +163,8 @@ class Introspection:
         """Called as the first span starts after a while without any. Runs on the request's path, but seldom."""
         if self.profiles and not ALARM.is_standing_by and is_main_thread():
             ALARM.stand_by()
+        if self.recorder is not None:
+            self.recorder.open()
         self.introspector.wake()
 
     def prepare(self) -> None:
@@ -144,6 +176,8 @@ class Introspection:
         with fail_open("loading"):
             is_surroundings("")
             is_library("")
+            if self.recorder is not None:
+                self.recorder.open()
             _ = self.watchdog
             if self.profiles:
                 from otel_introspect.profiling import sessions
@@ -161,6 +195,8 @@ class Introspection:
         waits = [self.watchdog.look()] if self.finds_slow else []
         if self.profiles or self._profiler is not None:
             waits.append(self.profiler.look())
+        if self._vital_signs is not None:
+            waits.append(self._vital_signs.look())
         return min((wait for wait in waits if wait is not None), default=None)
 
     def stop(self) -> None:
@@ -170,6 +206,8 @@ class Introspection:
         self.table.clear()
         if self._profiler is not None:
             self._profiler.close()
+        if self.recorder is not None:
+            self.recorder.close()
         ALARM.dismiss()
 
     def _forked(self) -> None:
@@ -194,7 +232,17 @@ def begins_profiles(config: ProfilerConfig) -> bool:
 def _idle_seconds(config: IntrospectConfig) -> float:
     """How long a new span may go unseen."""
     soonest = TAIL_AGE_MS if "tail" in config.profiler.triggers else config.watchdog.threshold
-    return max(min(soonest, config.watchdog.threshold or soonest), 1) * _SECONDS
+    soonest = max(min(soonest, config.watchdog.threshold or soonest), 1)
+    if config.recorder.directory != "none":
+        soonest = min(soonest or _PERIOD_MS, _PERIOD_MS)
+    return soonest * _SECONDS
+
+
+def _described(span: Any) -> Mapping[str, Any]:  # noqa: ANN401 - the SDK's span, or what an adapter has in its place
+    """What the flight recorder is told of a span beside where it is."""
+    attributes = getattr(span, "attributes", None) or {}
+    kept = {key: attributes[key] for key in _DESCRIBING if key in attributes}
+    return {"name": getattr(span, "name", ""), "attributes": kept}
 
 
 _active: Introspection | None = None

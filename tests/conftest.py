@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_introspect import faults
-from otel_introspect.config import EvidenceConfig, IntrospectConfig, ProfilerConfig, WatchdogConfig
+from otel_introspect.config import EvidenceConfig, IntrospectConfig, ProfilerConfig, RecorderConfig, WatchdogConfig
+from otel_introspect.engine import recorder_directory
 from otel_introspect.engine.introspector import INTROSPECTOR_NAME
 from otel_introspect.introspection import Introspection, activate
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
@@ -38,6 +39,12 @@ def _nothing_left_behind():
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     assert (signal.getsignal(signal.SIGALRM), sys.getprofile(), sys.gettrace(), gc.isenabled()) == before
     assert introspectors() == []
+
+
+@pytest.fixture(autouse=True)
+def _own_flight_recorders(tmp_path_factory, monkeypatch):
+    """No test writes where the user's own services do."""
+    monkeypatch.setattr(recorder_directory, "_default", lambda: tmp_path_factory.getbasetemp() / "flight")
 
 
 class FakeClock:
@@ -75,6 +82,7 @@ class Tracing:
             evidence=EvidenceConfig(**evidence),
             watchdog=WatchdogConfig(**watchdog),
             profiler=ProfilerConfig(triggers=()),  # the profiler's own tests have it on
+            recorder=RecorderConfig(directory="none"),  # as above
         )
         self.introspection = Introspection(self.config, clock=clock)
         self.introspection.introspector.parked = False  # so that no span starts the thread

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_introspect.config import EvidenceConfig, IntrospectConfig, ProfilerConfig, WatchdogConfig
+from otel_introspect.config import EvidenceConfig, IntrospectConfig, ProfilerConfig, RecorderConfig, WatchdogConfig
 from otel_introspect.introspection import Introspection, activate
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.profiling import pools
@@ -56,6 +56,7 @@ class Profiled:
             evidence=EvidenceConfig(**evidence or {}),
             watchdog=WatchdogConfig(**{"threshold": 0, **(watchdog or {})}),
             profiler=ProfilerConfig(**{"triggers": (), **profiler}),
+            recorder=RecorderConfig(directory="none"),
         )
         self.introspection = Introspection(self.config)
         self.exporter = InMemorySpanExporter()

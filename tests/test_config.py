@@ -334,11 +334,9 @@ def test_introspect_options():
 
 def test_not_in_effect():
     """
-    What is only read so far: locals, checkpoint and the recorder.
+    What is only read so far: locals and checkpoint.
     """
-    expected = {
-        PREFIX + row.variable for row in ROWS if row.config is RecorderConfig or row.field in ("locals", "checkpoint")
-    }
+    expected = {PREFIX + row.variable for row in ROWS if row.field in ("locals", "checkpoint")}
 
     assert expected == NOT_IN_EFFECT
 

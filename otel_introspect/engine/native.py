@@ -20,6 +20,10 @@ class Lock(Protocol):
 
     def release(self) -> None: ...  # noqa: D102 - as in CPython
 
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
 
 def _original(name: str) -> Any:  # noqa: ANN401 - whatever the module has under that name
     monkey = sys.modules.get("gevent.monkey")

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_METHOD, HTTP_TARGET
+from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD
+from opentelemetry.semconv.attributes.url_attributes import URL_PATH
 
 from otel_introspect.config import IntrospectConfig
 from otel_introspect.engine import handover
 from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import GREENLETS, here
+from otel_introspect.engine.recorder_layout import PARENT_IS_REMOTE, STABLE_NAMES
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.introspection import Introspection
 
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
 _SAMPLED: Final = 1
+# As much as has room in a slot of the flight recorder, should all of it be ASCII; it cuts the rest.
+_NAME_CHARACTERS: Final = 150
+_PATH_CHARACTERS: Final = 260
 
 
 class _OnStart(Protocol):
@@ -31,6 +38,10 @@ class _OnStart(Protocol):
 
 class _Begin(Protocol):
     def __call__(self, span: Span, key: int, trace_id: int, context: Context | None) -> None: ...
+
+
+class _WriteDown(Protocol):
+    def __call__(self, span: Any, context: Any, parent: Any) -> None: ...  # noqa: ANN401 - the SDK's private types
 
 
 class _OnEnd(Protocol):
@@ -87,6 +98,7 @@ def _make_on_start(introspection: Introspection, begin: _Begin | None) -> _OnSta
     table = introspection.table.open
     note = handover.current.set if introspection.profiles else None
     introspector = introspection.introspector
+    write_down = _make_write_down(introspection)
     # Takes no lock and raises nothing; None where no event loop runs in this thread.
     running_loop = asyncio._get_running_loop  # noqa: SLF001 - documented as meant for those who build on event loops
 
@@ -104,6 +116,8 @@ def _make_on_start(introspection: Introspection, begin: _Begin | None) -> _OnSta
                     note(context[1])
                 if introspector.parked:
                     introspection.wake()
+                if write_down is not None:
+                    write_down(span, context, parent)
                 if begin is not None:
                     begin(span, context[1], context[0], parent_context)
         except AttributeError:
@@ -112,6 +126,38 @@ def _make_on_start(introspection: Introspection, begin: _Begin | None) -> _OnSta
             failed("watching a span", error)
 
     return on_start
+
+
+def _make_write_down(introspection: Introspection) -> _WriteDown | None:
+    """What tells the flight recorder of a span; None if there is no such."""
+    recorder = introspection.recorder
+    if recorder is None:
+        return None
+    write = recorder.begin
+
+    def write_down(span: Any, context: Any, parent: Any) -> None:  # noqa: ANN401 - see above
+        attributes = span._attributes  # noqa: SLF001 - see above
+        get = getattr(attributes, "_dict", attributes).get  # the dictionary itself: its wrapper takes ten times as long
+        method, path, flags = get(HTTP_REQUEST_METHOD), get(URL_PATH), STABLE_NAMES
+        if method is None:
+            method, path, flags = get(HTTP_METHOD, ""), get(HTTP_TARGET, ""), 0
+        write(
+            context[1],
+            context[0],
+            0 if parent is None else parent[1],
+            span._start_time,  # noqa: SLF001 - see above
+            get_ident(),
+            span._kind._value_,  # noqa: SLF001 - see above
+            flags if parent is None else flags | PARENT_IS_REMOTE,
+            f"{span._name[:_NAME_CHARACTERS]}\0{method}\0{_without_query(path)[:_PATH_CHARACTERS]}",  # noqa: SLF001
+        )
+
+    return write_down
+
+
+def _without_query(path: str | None) -> str:
+    """The old conventions have the query behind the path, which may hold what is nobody's business."""
+    return path.partition("?")[0] if path else ""
 
 
 def _beginner(introspection: Introspection) -> _Begin | None:
@@ -143,6 +189,7 @@ def _make_on_end(introspection: Introspection) -> _OnEnd:
     take_out = introspection.table.open.pop
     slow = introspection.table.slow
     discard = introspection.table.discard
+    strike_out = None if introspection.recorder is None else introspection.recorder.end
 
     def on_end(span: ReadableSpan) -> None:
         """Take a span out of the live table. Runs on the thread that ends the span, any thread; never raises."""
@@ -156,9 +203,13 @@ def _make_on_end(introspection: Introspection) -> _OnEnd:
             take_out(key, None)
             if slow and key in slow:
                 discard(key)
+            if strike_out is not None:
+                strike_out(key)
         except AttributeError:
             with fail_open("unwatching a span"):
                 discard(span.context.span_id)
+                if strike_out is not None:
+                    strike_out(span.context.span_id)
         except Exception as error:  # noqa: BLE001 - it would reach the application
             failed("unwatching a span", error)
 

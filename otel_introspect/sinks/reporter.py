@@ -100,13 +100,20 @@ class SpanReporter:
         config: The sinks and the longest string.
         clock: For the process's budget.
         sinks: Instead of those that *config* names.
+        copies: Are given all that the others have taken.
     """
 
     def __init__(
-        self, config: EvidenceConfig, *, clock: Clock | None = None, sinks: Sequence[Sink] | None = None
+        self,
+        config: EvidenceConfig,
+        *,
+        clock: Clock | None = None,
+        sinks: Sequence[Sink] | None = None,
+        copies: Sequence[Sink] = (),
     ) -> None:
         # Log records (EVENTS=log) are to come; until then their place is taken by span events, and the user is told.
         self._sinks: Sequence[Sink] = (SpanEventSink(),) if sinks is None else sinks
+        self._copies = copies
         self._max_bytes = config.max_attribute_bytes
         # However long a string may be: half of a span is for the snapshots.
         self._profile_size = min(config.max_attribute_bytes, SPAN_BYTES // 2) + _ENVELOPE
@@ -309,6 +316,9 @@ class SpanReporter:
         if taken:
             ledger.left -= size
             self._budget.spend(size)
+            for copy in self._copies:
+                with fail_open(f"emitting to {type(copy).__name__}"):
+                    copy.emit(span, name, attributes, timestamp)
         return taken
 
 

@@ -213,8 +213,8 @@ def test_an_option_that_has_no_effect_yet(instrumentor, provider, caplog):
     """
     The same holds for a keyword; and a value that is not understood is only told as that.
     """
-    name = PREFIX + "RECORDER_DIR"
-    instrumentor.instrument(tracer_provider=provider, **{option_of(name): "none"})
+    name = PREFIX + "WATCHDOG_LOCALS"
+    instrumentor.instrument(tracer_provider=provider, **{option_of(name): "true"})
 
     assert said(caplog) == [f"{name} is understood, but this version does not act on it yet."]
 
@@ -359,7 +359,7 @@ def test_nothing_to_watch(instrumentor, provider, caplog, given):
     """
     With the watchdog off the provider is left as it is, and ``snapshot()`` still has its settings.
     """
-    instrumentor.instrument(tracer_provider=provider, **given)
+    instrumentor.instrument(tracer_provider=provider, recorder_dir="none", **given)
 
     assert processors(provider) == []
     assert active() is not None

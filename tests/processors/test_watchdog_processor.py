@@ -226,6 +226,7 @@ def broken_introspection(table, wake=lambda: None):
         watching=True,
         profiles=False,
         begins_profiles=False,
+        recorder=None,
         stop=lambda: None,
     )
 
