@@ -161,12 +161,12 @@ class FlightRecorder:
         )
 
     def close(self) -> None:
-        """Remove the file, if no span is open, or leave it to whoever recovers."""
+        """Remove the file: spans that are still open are the living process's own to end."""
         self.is_open = False
         with self._writing:
             mapped, file, path = self._map, self._file, self.path
             self._map = self._file = self.path = None
-            if path is not None and not self._slots:
+            if path is not None:
                 with suppress(OSError):
                     path.unlink()
         # Not before: giving up the lock says that it is a dead one's.

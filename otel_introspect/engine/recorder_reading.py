@@ -238,9 +238,7 @@ def _span(data: bytes, offset: int, evidence: dict[int, dict[int, bytes]]) -> Op
         attributes["url.path" if is_stable else "http.target"] = _text(path)
     note = _note(data, offset, sequence)
     known_name = note.get("name")
-    known_attributes = note.get("attributes")
-    if isinstance(known_attributes, dict):
-        attributes.update((key, value) for key, value in known_attributes.items() if _is_attribute(value))
+    attributes.update(_attributes(note.get("attributes")))
     return OpenSpan(
         trace_id=trace_id,
         span_id=span_id,
@@ -249,7 +247,7 @@ def _span(data: bytes, offset: int, evidence: dict[int, dict[int, bytes]]) -> Op
         start=start,
         thread_id=thread_id,
         kind=kind,
-        name=known_name if isinstance(known_name, str) and known_name else _text(name),
+        name=_clean(known_name) if isinstance(known_name, str) and known_name else _text(name),
         attributes=attributes,
         stack=_stack(data, offset, sequence),
         events=tuple(_events(evidence.get(sequence, {}))),
@@ -312,14 +310,13 @@ def _events(pages: dict[int, bytes]) -> Iterator[RecordedEvent]:
                 continue
             name, timestamp, attributes = record.get("name"), record.get("time"), record.get("attributes")
             if isinstance(name, str) and _is_time(timestamp) and isinstance(attributes, dict):
-                kept = {key: value for key, value in attributes.items() if _is_attribute(value)}
-                yield RecordedEvent(name, timestamp, kept)
+                yield RecordedEvent(_clean(name), timestamp, _attributes(attributes))
 
 
 def _resource(data: bytes) -> dict[str, Any]:
     length, checksum = layout.BLOCK.unpack_from(data, layout.RESOURCE_OFFSET)
-    found = _json(data, layout.RESOURCE_OFFSET + layout.BLOCK.size, min(length, layout.RESOURCE_BYTES), checksum)
-    return {key: value for key, value in found.items() if _is_attribute(value)}
+    length = min(length, layout.RESOURCE_BYTES)
+    return _attributes(_json(data, layout.RESOURCE_OFFSET + layout.BLOCK.size, length, checksum))
 
 
 def _json(data: bytes, offset: int, length: int, checksum: int) -> dict[str, Any]:
@@ -333,11 +330,28 @@ def _json(data: bytes, offset: int, length: int, checksum: int) -> dict[str, Any
     return {}
 
 
+def _attributes(found: object) -> dict[str, Any]:
+    """What OpenTelemetry would take of it: strings, numbers and booleans, and lists of such of one kind."""
+    if not isinstance(found, dict):
+        return {}
+    return {key: _clean(value) for key, value in found.items() if _is_attribute(value)}
+
+
 def _is_attribute(value: object) -> bool:
-    """Whether OpenTelemetry would take it: a string, a number, a boolean, or a list of such of one kind."""
     if isinstance(value, list):
-        return all(isinstance(each, _SCALARS) for each in value) and len({type(each) for each in value}) <= 1
+        return all(_is_scalar(each) for each in value) and len({type(each) for each in value}) <= 1
+    return _is_scalar(value)
+
+
+def _is_scalar(value: object) -> bool:
     return isinstance(value, _SCALARS) and not (isinstance(value, int) and abs(value) >= _TOO_LARGE)
+
+
+def _clean(value: Any) -> Any:  # noqa: ANN401 - an attribute's value
+    """Without lone surrogates: one makes an exporter lose its whole batch."""
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _is_time(value: object) -> TypeGuard[int]:
