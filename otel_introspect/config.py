@@ -202,7 +202,6 @@ class RecorderConfig(Settings):
 NOT_IN_EFFECT: Final = frozenset(
     {
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
-        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT,
     }
 )
 """Variables that this version reads and checks but does not act on yet; the user who sets one is told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from sys import modules
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer, get_tracer_provider
@@ -15,9 +16,11 @@ from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.flight_recorder import FlightRecorder
 from otel_introspect.engine.introspector import Introspector
-from otel_introspect.engine.live_table import LiveTable
+from otel_introspect.engine.live_table import LiveTable, Watch
 from otel_introspect.engine.native import get_ident, is_main_thread
 from otel_introspect.engine.ownership import is_library, is_surroundings
+from otel_introspect.engine.peek import Peek, Sight
+from otel_introspect.engine.places import GREENLETS
 from otel_introspect.engine.recorder_directory import RecorderDirectory
 from otel_introspect.engine.vital_signs import PERIOD, VitalSigns
 from otel_introspect.faults import fail_open
@@ -25,6 +28,10 @@ from otel_introspect.faults import fail_open
 if TYPE_CHECKING:
     from otel_introspect.engine.watchdog import Watchdog
     from otel_introspect.profiling.profiler import Profiler
+    from otel_introspect.sinks import Sink
+    from otel_introspect.sinks.budget import ProcessBudget
+    from otel_introspect.sinks.checkpoints import Checkpoints
+    from otel_introspect.sinks.courier import Courier
     from otel_introspect.sinks.reporter import SpanReporter
     from otel_introspect.triggers.requests import RequestTrigger
 
@@ -66,8 +73,12 @@ class Introspection:
         )
         """Whether entry spans are put into the table at all."""
         self._clock = clock
+        self.peek: Final = self._make_peek()
+        """The observer ``signal``; None if there is to be none."""
         self._assembling = threading.RLock()
         self._reporter: SpanReporter | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._courier: Courier | None = None
         self._vital_signs = (
             None
             if self.recorder is None
@@ -83,12 +94,54 @@ class Introspection:
         if self._reporter is None:
             with self._assembling:
                 if self._reporter is None:
+                    from otel_introspect.sinks.budget import ProcessBudget
                     from otel_introspect.sinks.recorded import FlightRecorderSink
                     from otel_introspect.sinks.reporter import SpanReporter
 
-                    copies = () if self.recorder is None else (FlightRecorderSink(self.recorder),)
-                    self._reporter = SpanReporter(self.config.evidence, clock=self._clock, copies=copies)
+                    budget = ProcessBudget(SystemClock() if self._clock is None else self._clock)
+                    copies: list[Sink] = [] if self.recorder is None else [FlightRecorderSink(self.recorder)]
+                    if self.config.watchdog.checkpoint != "none":
+                        self._checkpoints = self._make_checkpoints(budget)
+                        copies.append(self._checkpoints)
+                    self._reporter = SpanReporter(self.config.evidence, budget=budget, copies=copies)
         return self._reporter
+
+    def _make_peek(self) -> Peek | None:
+        watchdog = self.config.watchdog
+        if not self.finds_slow or "signal" not in watchdog.observers:
+            return None
+        return Peek(
+            self.table,
+            self._report_sight,
+            threshold_ms=watchdog.threshold,
+            max_snapshots=watchdog.max_snapshots,
+            clock=self._clock,
+        )
+
+    def _report_sight(self, span: Any, watch: Watch, sight: Sight) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
+        self.watchdog.report_sight(span, watch, sight)
+
+    def _make_checkpoints(self, budget: ProcessBudget) -> Checkpoints:
+        from otel_introspect.sinks.checkpoints import Checkpoints
+
+        return Checkpoints(
+            every=self.config.watchdog.checkpoint == "all",
+            tracer=self.tracer,
+            courier=self.courier,
+            budget=budget,
+            max_bytes=self.config.evidence.max_attribute_bytes,
+        )
+
+    @property
+    def courier(self) -> Courier:
+        """What flushes the tracer provider, and does what may block."""
+        if self._courier is None:
+            with self._assembling:
+                if self._courier is None:
+                    from otel_introspect.sinks.courier import Courier
+
+                    self._courier = Courier(lambda: self.tracer_provider or get_tracer_provider())
+        return self._courier
 
     @property
     def watchdog(self) -> Watchdog:
@@ -105,6 +158,7 @@ class Introspection:
                         max_snapshots=self.config.watchdog.max_snapshots,
                         all_threads=self.config.watchdog.all_threads,
                         turned_slow=self.profiler.turned_slow if self.profiles else None,
+                        handed=None if self.peek is None else self.peek.handed,
                         clock=self._clock,
                     )
         return self._watchdog
@@ -161,11 +215,15 @@ class Introspection:
 
     def wake(self) -> None:
         """Called as the first span starts after a while without any. Runs on the request's path, but seldom."""
-        if self.profiles and not ALARM.is_standing_by and is_main_thread():
+        if (self.profiles or self.peek is not None) and not ALARM.is_standing_by and is_main_thread():
             ALARM.stand_by()
         if self.recorder is not None:
             self.recorder.open()
+        if GREENLETS in modules:
+            self.courier.note_hub()
         self.introspector.wake()
+        if self.peek is not None:
+            self.peek.begin()
 
     def prepare(self) -> None:
         """Load now what a slow span will need: for servers, before their first request.
@@ -184,28 +242,46 @@ class Introspection:
 
                 sessions.prepare()
                 _ = self.profiler
-                if is_main_thread():
-                    ALARM.stand_by()
+            if (self.profiles or self.peek is not None) and is_main_thread():
+                ALARM.stand_by()
 
     def tracer(self) -> Tracer:
         """For spans of our own."""
         return get_tracer("otel_introspect", tracer_provider=self.tracer_provider)
 
     def _look(self) -> int | None:
-        waits = [self.watchdog.look()] if self.finds_slow else []
+        slow_wait = self.watchdog.look() if self.finds_slow else None
+        waits = [slow_wait]
+        if self._checkpoints is not None:
+            waits.append(self._checkpoints.hand_on())
         if self.profiles or self._profiler is not None:
             waits.append(self.profiler.look())
         if self._vital_signs is not None:
             waits.append(self._vital_signs.look())
-        return min((wait for wait in waits if wait is not None), default=None)
+        wait = min((each for each in waits if each is not None), default=None)
+        if self.peek is not None:
+            self._set_peek(self.peek, slow_wait, is_over=wait is None)
+        return wait
+
+    def _set_peek(self, peek: Peek, wait: int | None, *, is_over: bool) -> None:
+        if is_over and self.introspector.parked:
+            peek.rest()
+            if self.introspector.parked:
+                return
+            # A request has begun meanwhile, and counts on the timer that we may have stopped.
+        peek.go_on(wait)
 
     def stop(self) -> None:
         """Watch nothing more and give back the thread."""
         self.watching = False
         self.introspector.stop()
+        if self.peek is not None:
+            self.peek.close()
         self.table.clear()
         if self._profiler is not None:
             self._profiler.close()
+        if self._courier is not None:
+            self._courier.stop()
         if self.recorder is not None:
             self.recorder.close()
         ALARM.dismiss()
@@ -215,6 +291,12 @@ class Introspection:
         self._assembling = threading.RLock()
         if self._reporter is not None:
             self._reporter.after_fork()
+        if self._checkpoints is not None:
+            self._checkpoints.after_fork()
+        if self._courier is not None:
+            self._courier.after_fork()
+        if self.peek is not None:
+            self.peek.after_fork()
         self.table.keep_only(get_ident())
         handover.after_fork()
         if self._profiler is not None:

@@ -13,6 +13,10 @@ SLOW: Final = "otel_introspect.slow"
 SNAPSHOTS: Final = "otel_introspect.snapshots"
 """int: how many snapshots the span carries."""
 
+# On a finished child span that carries a snapshot out of the process while its parent still runs.
+CHECKPOINT: Final = "otel_introspect.checkpoint"
+"""bool, true: this span is a checkpoint; what it says is said on its parent too, once that has ended."""
+
 # The event with one stack.
 STACK_SNAPSHOT_EVENT: Final = "otel_introspect.stack_snapshot"
 ELAPSED_MS: Final = "otel_introspect.elapsed_ms"

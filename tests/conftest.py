@@ -80,7 +80,7 @@ class Tracing:
         self.clock = clock
         self.config = IntrospectConfig(
             evidence=EvidenceConfig(**evidence),
-            watchdog=WatchdogConfig(**watchdog),
+            watchdog=WatchdogConfig(**{"checkpoint": "none", **watchdog}),  # they have tests of their own
             profiler=ProfilerConfig(triggers=()),  # the profiler's own tests have it on
             recorder=RecorderConfig(directory="none"),  # as above
         )

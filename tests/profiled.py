@@ -54,7 +54,7 @@ class Profiled:
     def __init__(self, *, evidence=None, watchdog=None, **profiler):
         self.config = IntrospectConfig(
             evidence=EvidenceConfig(**evidence or {}),
-            watchdog=WatchdogConfig(**{"threshold": 0, **(watchdog or {})}),
+            watchdog=WatchdogConfig(**{"threshold": 0, "checkpoint": "none", **(watchdog or {})}),
             profiler=ProfilerConfig(**{"triggers": (), **profiler}),
             recorder=RecorderConfig(directory="none"),
         )

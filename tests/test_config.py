@@ -334,9 +334,9 @@ def test_introspect_options():
 
 def test_not_in_effect():
     """
-    What is only read so far: locals and checkpoint.
+    What is only read so far: locals.
     """
-    expected = {PREFIX + row.variable for row in ROWS if row.field in ("locals", "checkpoint")}
+    expected = {PREFIX + row.variable for row in ROWS if row.field == "locals"}
 
     assert expected == NOT_IN_EFFECT
 

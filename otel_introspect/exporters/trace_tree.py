@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -86,9 +86,20 @@ class _Alike:
         return sum(span.duration_ns for span in self.spans)
 
 
+def _without_checkpoints(trace: Trace) -> Trace:
+    """*trace* without what was sent ahead and has been said by the span itself since."""
+    known = {span.span_id for span in trace.spans}
+    kept = tuple(
+        span
+        for span in trace.spans
+        if span.attributes.get(semconv.CHECKPOINT) is not True or span.parent_id not in known
+    )
+    return trace if len(kept) == len(trace.spans) else replace(trace, spans=kept)
+
+
 class _Renderer:
     def __init__(self, trace: Trace, glyphs: Glyphs) -> None:
-        self._trace = trace
+        self._trace = trace = _without_checkpoints(trace)
         self._glyphs = glyphs
         # One object may be met once only: the parents of hostile data may go in circles, or two spans have one id.
         self._unvisited = {id(span): span for span in trace.spans}

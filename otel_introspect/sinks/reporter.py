@@ -100,6 +100,7 @@ class SpanReporter:
         config: The sinks and the longest string.
         clock: For the process's budget.
         sinks: Instead of those that *config* names.
+        budget: Instead of one of its own.
         copies: Are given all that the others have taken.
     """
 
@@ -109,6 +110,7 @@ class SpanReporter:
         *,
         clock: Clock | None = None,
         sinks: Sequence[Sink] | None = None,
+        budget: ProcessBudget | None = None,
         copies: Sequence[Sink] = (),
     ) -> None:
         # Log records (EVENTS=log) are to come; until then their place is taken by span events, and the user is told.
@@ -117,7 +119,7 @@ class SpanReporter:
         self._max_bytes = config.max_attribute_bytes
         # However long a string may be: half of a span is for the snapshots.
         self._profile_size = min(config.max_attribute_bytes, SPAN_BYTES // 2) + _ENVELOPE
-        self._budget = ProcessBudget(SystemClock() if clock is None else clock)
+        self._budget = ProcessBudget(SystemClock() if clock is None else clock) if budget is None else budget
         self._ledgers = SpanLedgers()
 
     def has_room(self) -> bool:

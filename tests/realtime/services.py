@@ -77,6 +77,7 @@ def environment(**more):
         "OTEL_LOGS_EXPORTER": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD": str(THRESHOLD_MS),
+        "OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT": "none",  # they have tests of their own
         "OTEL_PYTHON_INTROSPECT_RECORDER_DIR": "none",  # or one service would send what another one left
     }
     kept |= {name: str(value) for name, value in more.items() if value is not None}
