@@ -250,6 +250,8 @@ class Introspection:
         return get_tracer("otel_introspect", tracer_provider=self.tracer_provider)
 
     def _look(self) -> int | None:
+        if self.peek is not None:
+            self.peek.give_way()
         slow_wait = self.watchdog.look() if self.finds_slow else None
         waits = [slow_wait]
         if self._checkpoints is not None:

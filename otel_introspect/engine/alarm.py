@@ -22,6 +22,10 @@ Some want to interrupt what blocks, others only to look, many times a second. A 
 again by Python, but not by every library in C: so for the latter the alarm is *gentle*, system calls that can go on do
 (SA_RESTART). And where nobody answers a gentle ring, because somebody waits in C, it stops until it is summoned again.
 
+One wants to be called only if another thread is kept from coming: that thread puts the ring off each time that it
+comes (``put_off``), so that as a rule there is none. It finds out then, too, if somebody has taken SIGALRM since,
+before a ring of ours could be taken for theirs.
+
 What can still fail: somebody who sets handler or timer while we wait. Then the ring is lost; we leave it to them.
 """
 
@@ -58,6 +62,8 @@ _AGAIN: Final = 0.5
 _LEAST_RHYTHM: Final = 0.000_5
 _MOST_RHYTHM: Final = 0.02
 _ABOUT: Final = 0.8
+# A timer that rings so little later than it should is not worth being set anew.
+_ABOUT_THEN: Final = 0.005
 # A ring that comes earlier than this before its time was sent by somebody else.
 _EARLY: Final = 0.001
 
@@ -77,6 +83,7 @@ class Alarm:
         """Whether somebody else had SIGALRM, and wants it back as soon as nobody waits."""
         self._listeners: list[Listener] = []
         self._onlookers: list[Listener] = []
+        self._looks: list[Callable[[], float]] = []
         self._dues: list[Callable[[], float]] = []
         self._handler: Final = self._ring  # one object, to be recognised
         self._is_ours = False
@@ -132,18 +139,27 @@ class Alarm:
         self._listeners.append(listener)
         self._dues.append(next_due)
 
-    def look_on(self, onlooker: Listener) -> None:
+    def look_on(self, onlooker: Listener, next_look: Callable[[], float] | None = None) -> None:
         """The same for somebody who never raises, and for whom nothing that blocks is to be interrupted."""
         self._onlookers.append(onlooker)
+        if next_look is not None:
+            self._looks.append(next_look)
 
-    def look_away(self, onlooker: Listener) -> None:
+    def look_away(self, onlooker: Listener, next_look: Callable[[], float] | None = None) -> None:
         """Call *onlooker* no more."""
         with suppress(ValueError):
             self._onlookers.remove(onlooker)
+        if next_look is not None:
+            with suppress(ValueError):
+                self._looks.remove(next_look)
 
     def _next_due(self) -> float:
         """When one of those wants to be called who may interrupt."""
         return min((due() for due in self._dues), default=inf)
+
+    def _next_look(self) -> float:
+        """When one of those wants to be called who only look, as far as they are not called in a rhythm."""
+        return min((look() for look in self._looks), default=inf)
 
     def _be_gentle(self, *, gentle: bool) -> None:
         if self._is_gentle != gentle:
@@ -218,7 +234,9 @@ class Alarm:
         return None
 
     def _set(self, when: float, now: float) -> None:
-        delay = min(max(min(when, self._foreign_due) - now, _SHORTEST), LONGEST)
+        # What is gentle is put off, and taken back as soon as nobody looks.
+        longest = inf if self._is_gentle else LONGEST
+        delay = min(max(min(when, self._foreign_due) - now, _SHORTEST), longest)
         # In this order: a ring in between sets a time of its own, which is then noted last.
         self._generation += 1
         signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN)
@@ -226,9 +244,10 @@ class Alarm:
         self.rings = now + delay
 
     def nobody_looks(self) -> None:
-        """No onlooker has anything to look at any more; from any thread.
+        """An onlooker has nothing to look at any more; from any thread.
 
-        In the main thread the timer stops at once, as a program that took this one's place would be ended by it.
+        Unless another has, the timer stops at once in the main thread, as a program that took this one's place would be
+        ended by it.
         """
         if not is_main_thread():
             self.fall_silent()
@@ -239,7 +258,51 @@ class Alarm:
             and signal.getsignal(signal.SIGALRM) is self._handler
             and signal.getitimer(signal.ITIMER_REAL)[1]
         ):
-            self._rest()
+            look = self._next_look()
+            if look == inf:
+                self._rest()
+            else:
+                self._set(look, monotonic())
+
+    def put_off(self, when: float) -> bool:
+        """Have onlookers called at *when*, and not before, as far as it is up to them; from any thread.
+
+        Returns:
+            Whether they will be; not where SIGALRM is somebody else's.
+        """
+        if not (self._is_ours and self.is_standing_by):
+            return False
+        now = monotonic()
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+        # Ours repeat, those that others set for once do not.
+        is_timer_ours = not left or abs(interval - _AGAIN) < _EARLY or 0 < interval < 2 * _MOST_RHYTHM
+        if signal.getsignal(signal.SIGALRM) is not self._handler:
+            # Whoever has it now would take a ring of ours for their own.
+            if left and is_timer_ours:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            return False
+        if not is_timer_ours:
+            self.rings, self._quiet_since = inf, now  # so that their ring is known for what it is
+            return False
+        strict = min(self._next_due(), self._foreign_due)
+        rings = now + left
+        if left and (self._rhythm != _AGAIN or (not self._is_gentle and rings <= when)):
+            return True  # it rings sooner anyway, and asks everybody then
+        target = min(when, strict)
+        if left and self._is_gentle == (when < strict) and -_EARLY < rings - target < _ABOUT_THEN:
+            return True
+        generation = self._generation
+        self._be_gentle(gentle=when < strict)
+        # In this order: who has something due sooner puts that down first and looks at this then.
+        self.rings = max(target, now + _SHORTEST)
+        delay = max(target - now, _SHORTEST)
+        signal.setitimer(signal.ITIMER_REAL, min(delay, inf if self._is_gentle else LONGEST), _AGAIN)
+        if not self._is_ours:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the main thread has just given it back, and it would kill
+        elif self._generation != generation or min(self._next_due(), self._foreign_due) < strict:
+            # The main thread has set it meanwhile, or has relied on its ringing sooner: that is to set it itself.
+            signal.setitimer(signal.ITIMER_REAL, _SHORTEST, _AGAIN)
+        return True
 
     def is_unanswered(self, now: float, patience: float) -> bool:
         """Whether a gentle ring has been due for so many seconds; from any thread."""
@@ -258,10 +321,17 @@ class Alarm:
         generation = self._generation
         self._rhythm = _AGAIN
         due = min(self._next_due(), self._foreign_due)
-        if due == inf:
-            # A ring of ours waits for the main thread to look: when that is done, it is not to be taken for another's.
-            self._quiet_since = self.rings = inf
+        look = self._next_look()
+        if min(due, look) == inf:
+            # A ring of ours may wait for the main thread to look: when it has, that is not to be taken for another's.
+            now = monotonic()
+            self._quiet_since = inf if self.rings < now + _EARLY else now
+            self.rings = inf
             signal.setitimer(signal.ITIMER_REAL, 0)
+        elif look < due:
+            delay = max(look - monotonic(), _SOON)
+            self.rings = monotonic() + delay
+            signal.setitimer(signal.ITIMER_REAL, delay, _AGAIN)
         else:
             self._be_gentle(gentle=False)
             signal.setitimer(signal.ITIMER_REAL, min(max(due - monotonic(), _SOON), LONGEST), _AGAIN)

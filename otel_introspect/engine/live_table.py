@@ -19,6 +19,7 @@ or a
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
@@ -34,9 +35,25 @@ class Watch:
 
     ``lock`` is held while something is written to the span, and taken to close: after ``close`` has returned, nobody
     writes any more. It is re-entrant because the collector may end the very span to which this thread is writing.
+
+    The introspector and the alarm's handler both look at it, each what the other does not come to: what the handler
+    calls (``claim``, ``put_off``) takes no lock.
     """
 
-    __slots__ = ("_before_close", "_pending", "closed", "key", "lock", "looks", "place", "reference", "started")
+    __slots__ = (
+        "_before_close",
+        "_claims",
+        "_pending",
+        "closed",
+        "is_settled",
+        "key",
+        "lock",
+        "looks",
+        "next_at",
+        "place",
+        "reference",
+        "started",
+    )
 
     def __init__(self, key: Hashable, reference: Reference, place: Place, started: int) -> None:
         self.key: Final = key
@@ -45,21 +62,31 @@ class Watch:
         self.started: Final = started
         self.lock: Final = threading.RLock()
         self.closed = False
+        self.is_settled = False
+        """Whether it is known that the span has not ended while it turned slow."""
         self.looks = 0
-        self._pending: Callable[[], object] | None = None
+        self.next_at: int | None = None
+        """When it is to be looked at next, by the monotonic clock; None if not again, or if that is just being found
+        out."""
+        self._claims: dict[int, object] = {}
+        self._pending: deque[Callable[[], object]] = deque()
         self._before_close: list[Callable[[], object]] = []
+
+    def claim(self, at: int) -> bool:
+        """Whether the look that is due at *at* is the caller's to take: of two who ask, one is told so."""
+        mine = object()
+        return self._claims.setdefault(at, mine) is mine
 
     def put_off(self, write: Callable[[], object]) -> None:
         """Have *write* done a little later: by ``catch_up``, or by whoever closes before that."""
-        with self.lock:
-            if not self.closed:
-                self._pending = write
+        if not self.closed:
+            self._pending.append(write)
 
     def catch_up(self) -> None:
         """Do what was put off, unless it has been done."""
         with self.lock:
-            write, self._pending = self._pending, None
-            if write is not None:
+            while self._pending and not self.closed:
+                write = self._pending.popleft()
                 with fail_open("writing evidence"):
                     write()
 
@@ -80,10 +107,22 @@ class Watch:
                 if not self._before_close:
                     self.catch_up()
                     self.closed = True
+                    self._pending.clear()  # what came in between keeps nothing alive
                     return
                 write = self._before_close.pop()
             with fail_open("writing evidence"):
                 write()
+
+
+def next_look(started: int, now: int, threshold: int, max_snapshots: int) -> int | None:
+    """When a span is looked at next: at the next power of two times *threshold*; None if it has been often enough."""
+    multiple = 1
+    for _ in range(max_snapshots - 1):
+        multiple *= 2
+        at = started + multiple * threshold
+        if at > now:
+            return at
+    return None
 
 
 class LiveTable:
@@ -136,20 +175,33 @@ class LiveTable:
         return before
 
     def turn_slow(self, key: Hashable, started: int) -> Watch | None:
-        """Move a span from ``open`` to ``slow``; None if it is gone. Called by the introspector's thread only."""
+        """Move a span from ``open`` to ``slow``; None if it is gone, or somebody else has moved it or is just doing so.
+
+        Called by the introspector's thread and by the alarm's handler, each possibly in the middle of the other's call.
+        """
         entry = self.open.get(key)
         span = entry[0]() if entry is not None else None
-        if entry is None or span is None or key in self.slow:
+        if entry is None or span is None:
             self.open.pop(key, None)
             return None
         place = entry[1]
         watch = Watch(key, entry[0], ThreadPlace(place) if isinstance(place, int) else place, started)
-        self.slow[key] = watch
+        other = self.slow.setdefault(key, watch)
+        if other is not watch:
+            if other.is_settled:  # only put back: see relocate
+                self.open.pop(key, None)
+            return None
         if self.open.pop(key, None) is None:  # it ended in between: who ended it may have looked into slow too early
             self.slow.pop(key, None)
-            watch.close()
+            watch.closed = True  # nobody has had it yet who would have something to write
             return None
+        watch.is_settled = True
         return watch
+
+    def is_turning_slow(self, key: Hashable) -> bool:
+        """Whether somebody is just moving that span."""
+        watch = self.slow.get(key)
+        return watch is not None and not watch.is_settled
 
     def __bool__(self) -> bool:
         return bool(self.open or self.slow)

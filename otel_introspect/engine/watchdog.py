@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from itertools import count as counting
 from types import FrameType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from otel_introspect.engine.clock import Clock, SystemClock
-from otel_introspect.engine.live_table import LiveTable, Watch
+from otel_introspect.engine.live_table import LiveTable, Watch, next_look
+from otel_introspect.engine.peek import Sight
 from otel_introspect.engine.places import TaskState, look
 from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import Capture, can_walk_other_threads, current_frames
@@ -87,6 +90,7 @@ class Watchdog:
         max_snapshots: For each span.
         all_threads: Whether a span's first snapshot comes with the other threads' stacks.
         turned_slow: Told of each span that has turned slow, on the introspector's thread.
+        handed: What the alarm has seen of which spans, to go on with: see ``Peek``.
         clock: What time it is.
     """
 
@@ -99,6 +103,7 @@ class Watchdog:
         max_snapshots: int,
         all_threads: bool = False,
         turned_slow: Callable[[Any, Watch], None] | None = None,
+        handed: deque[tuple[Watch, Sight]] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._table = table
@@ -108,9 +113,10 @@ class Watchdog:
         self._max_snapshots = max_snapshots
         self._all_threads = all_threads
         self._turned_slow = turned_slow
+        self._handed: deque[tuple[Watch, Sight]] = deque() if handed is None else handed
         self._clock: Clock = SystemClock() if clock is None else clock
         self._due: list[tuple[int, int, Watch]] = []  # a heap of (monotonic time, tie-breaker, span)
-        self._sequence = 0
+        self._sequence = counting()
         self._offset = self._clock.wall() - self._clock.monotonic()
         self._looked = self._clock.monotonic()
         self._since_swept = 0
@@ -124,6 +130,7 @@ class Watchdog:
         """
         now = self._clock.monotonic()
         self._notice_clock_step(now)
+        self._take_over()
         due = self._take_new(now)
         while self._due and self._due[0][0] <= now and len(due) < _BATCH:
             at, _, watch = heapq.heappop(self._due)
@@ -132,6 +139,47 @@ class Watchdog:
             self._take_snapshots(due)
         self._sweep()
         return self._until_next(self._clock.monotonic())
+
+    def _take_over(self) -> None:
+        """Go on with what the alarm has seen while this thread was kept from looking."""
+        while self._handed:
+            watch, sight = self._handed.popleft()
+            if sight.looks == 1:
+                self._tell_turned_slow(watch)
+            # What was seen has been put off already; see _look_at.
+            resolve(sight.sighting.capture)
+            watch.catch_up()
+            if watch.next_at is not None and not watch.closed:
+                self._push(watch.next_at, watch)
+
+    def _tell_turned_slow(self, watch: Watch) -> None:
+        span = watch.reference()
+        if span is not None and self._turned_slow is not None and not watch.closed and watch.key in self._table.slow:
+            with fail_open("beginning to profile a slow request"):
+                self._turned_slow(span, watch)
+
+    def report_sight(self, span: Any, watch: Watch, sight: Sight) -> None:  # noqa: ANN401 - see Reporter
+        """Put on *span* what the alarm has seen; it can't end meanwhile. On any thread."""
+        if sight.looks == 1:
+            self._reporter.mark_slow(span)
+        thread_id = sight.sighting.thread_id
+        snapshot = Snapshot(
+            taken=sight.taken,
+            capture=sight.sighting.capture,
+            thread_id=thread_id,
+            thread_name=thread_name(thread_id),
+            elapsed_ms=(sight.now - watch.started) // _MILLISECOND,
+            threshold_ms=self._threshold_ms,
+            observer="signal",
+            lateness_ms=max(sight.now - sight.at, 0) // _MILLISECOND,
+            remaining=self._remaining(sight.looks),
+            task_state=sight.sighting.task_state,
+        )
+        self._reporter.report(span, snapshot)
+
+    def _remaining(self, looks: int) -> int:
+        # One more may come from whoever ends the request before its time.
+        return max(self._max_snapshots - looks, 0) + 1
 
     def _until_next(self, now: int) -> int | None:
         if not self._table:
@@ -174,7 +222,10 @@ class Watchdog:
                 break
             watch = self._table.turn_slow(key, started)
             if watch is None:
+                if self._table.is_turning_slow(key):
+                    break  # the alarm's handler is at it
                 continue
+            watch.next_at = started + self._threshold
             if started + self._threshold > now:
                 self._push(started + self._threshold, watch)
             else:
@@ -182,8 +233,8 @@ class Watchdog:
         return due
 
     def _push(self, at: int, watch: Watch) -> None:
-        self._sequence += 1
-        heapq.heappush(self._due, (at, self._sequence, watch))
+        watch.next_at = at
+        heapq.heappush(self._due, (at, next(self._sequence), watch))
 
     def _take_snapshots(self, due: list[tuple[int, Watch]]) -> None:
         frames = current_frames()
@@ -195,6 +246,8 @@ class Watchdog:
                 " stack. Slow spans are marked, but get no stack snapshots.",
             )
         for at, watch in due:
+            if not watch.claim(at):
+                continue  # the alarm was here, and hands it over
             with fail_open("taking a snapshot"):
                 span = watch.reference()
                 if span is None or watch.key not in self._table.slow:
@@ -253,23 +306,17 @@ class Watchdog:
             threshold_ms=self._threshold_ms,
             observer="thread",
             lateness_ms=max(now - at, 0) // _MILLISECOND,
-            # One more may come from whoever ends the request before its time.
-            remaining=max(self._max_snapshots - watch.looks, 0) + 1,
+            remaining=self._remaining(watch.looks),
             task_state=sighting.task_state,
             others=others,
         )
 
     def _schedule(self, watch: Watch) -> None:
         """Have *watch* looked at again at the next power of two times the threshold, if it may be."""
-        now = self._clock.monotonic()
-        multiple = 1
-        for _ in range(self._max_snapshots - 1):
-            multiple *= 2
-            at = watch.started + multiple * self._threshold
-            if at > now:
-                if not watch.closed:
-                    self._push(at, watch)
-                return
+        at = next_look(watch.started, self._clock.monotonic(), self._threshold, self._max_snapshots)
+        watch.next_at = at
+        if at is not None and not watch.closed:
+            self._push(at, watch)
 
     def _sweep(self) -> None:
         """Drop slow spans that were forgotten without being ended, now and then: nobody else would."""

@@ -21,11 +21,11 @@ from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Span
 
 from otel_introspect.engine import handover
+from otel_introspect.engine.closing import close_before_end
 from otel_introspect.engine.live_table import LiveTable, Watch
 from otel_introspect.engine.places import Place, here
 from otel_introspect.faults import fail_open, failed, tell_once
 from otel_introspect.introspection import Introspection
-from otel_introspect.sinks.reporter import close_before_end
 from otel_introspect.triggers import travel
 from otel_introspect.triggers.asking import FORWARDING_HEADERS, HEADER, Asked, profiled_headers, refused_headers
 from otel_introspect.triggers.refusal import Reason, Refused, refuse

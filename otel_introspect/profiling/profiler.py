@@ -22,6 +22,7 @@ from opentelemetry.trace import Span, StatusCode
 from otel_introspect import semconv
 from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
 from otel_introspect.engine.clock import Clock, SystemClock
+from otel_introspect.engine.closing import close_before_end
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable, Watch
 from otel_introspect.engine.native import allocate_lock, get_ident
@@ -32,7 +33,7 @@ from otel_introspect.faults import count, fail_open
 from otel_introspect.profiling.console_text import console_text
 from otel_introspect.profiling.pyinstrument_engine import CallHook
 from otel_introspect.profiling.sessions import Facts, summed_session, whole_session
-from otel_introspect.sinks.reporter import ProfileReport, SpanReporter, close_before_end
+from otel_introspect.sinks.reporter import ProfileReport, SpanReporter
 from otel_introspect.triggers.admission import Admission, Ticket
 from otel_introspect.triggers.refusal import Refused, refuse
 

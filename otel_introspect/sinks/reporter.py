@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.thread_attributes import THREAD_ID, THREAD_NAME
 from opentelemetry.semconv.attributes.code_attributes import (
@@ -19,6 +18,7 @@ from opentelemetry.util.types import AttributeValue
 
 from otel_introspect import semconv
 from otel_introspect.config import EvidenceConfig
+from otel_introspect.engine import closing
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import Watch
 from otel_introspect.engine.stack_text import StackText, cut, resolve, shorts, utf8_length
@@ -129,11 +129,7 @@ class SpanReporter:
     def adopt(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
         """Have *watch* closed before *span* ends: an ended span is read-only, and warns who writes to it."""
         with fail_open("adopting a slow span"):
-            adopt = getattr(span, "close_before_end", None)
-            if adopt is not None:
-                adopt(watch)
-            else:
-                close_before_end(span, watch)
+            closing.adopt(span, watch)
 
     def mark_slow(self, span: Any) -> None:  # noqa: ANN401 - as above
         """Say on the span that it is slow."""
@@ -322,39 +318,3 @@ class SpanReporter:
                 with fail_open(f"emitting to {type(copy).__name__}"):
                     copy.emit(span, name, attributes, timestamp)
         return taken
-
-
-class Closing(Protocol):
-    """Something that writes to a span no more once it is closed."""
-
-    def close(self) -> None:
-        """Write what there is, and nothing after that."""
-        ...
-
-
-def close_before_end(span: Any, watch: Closing) -> None:  # noqa: ANN401 - any object with an end()
-    """Have *watch* closed when ``span.end`` is called, before it does anything.
-
-    Only this one instance is touched, and only once it is slow. An ``end`` that is running already can't be caught:
-    then the SDK may warn once that an ended span was written to.
-    """
-    earlier: Callable[..., None] | None = vars(span).get("end")
-    reference = weakref.ref(span)  # a strong one would be a cycle, and keep a forgotten span until the collector runs
-
-    def end(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on as they are
-        with fail_open("closing a span's evidence"):
-            watch.close()
-        ending = reference()
-        if ending is None:
-            return
-        if vars(ending).get("end") is end:
-            if earlier is None:
-                del ending.end
-            else:
-                ending.end = earlier
-        if earlier is not None:
-            earlier(*args, **kwargs)
-        else:
-            type(ending).end(ending, *args, **kwargs)
-
-    span.end = end

@@ -11,13 +11,14 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_introspect import faults
 from otel_introspect.config import EvidenceConfig
+from otel_introspect.engine.closing import close_before_end
 from otel_introspect.engine.live_table import Watch
 from otel_introspect.engine.places import ThreadPlace
 from otel_introspect.engine.stacks import Capture, capture, outwards
 from otel_introspect.engine.threads import other_threads
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.sinks.budget import PROCESS_BYTES, SPAN_BYTES, ProcessBudget, size_of
-from otel_introspect.sinks.reporter import SpanReporter, close_before_end
+from otel_introspect.sinks.reporter import SpanReporter
 
 
 @pytest.fixture(name="reporter")
