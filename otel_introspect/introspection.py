@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from sys import modules
@@ -14,6 +15,8 @@ from otel_introspect.config import TAIL_AGE_MS, IntrospectConfig, ProfilerConfig
 from otel_introspect.engine import handover
 from otel_introspect.engine.alarm import ALARM
 from otel_introspect.engine.clock import Clock, SystemClock
+from otel_introspect.engine.dead_man import DeadManSwitch
+from otel_introspect.engine.faulthandler_timer import is_supported
 from otel_introspect.engine.flight_recorder import FlightRecorder
 from otel_introspect.engine.introspector import Introspector
 from otel_introspect.engine.live_table import LiveTable, Watch
@@ -21,11 +24,12 @@ from otel_introspect.engine.native import get_ident, is_main_thread
 from otel_introspect.engine.ownership import is_library, is_surroundings
 from otel_introspect.engine.peek import Peek, Sight
 from otel_introspect.engine.places import GREENLETS
-from otel_introspect.engine.recorder_directory import RecorderDirectory
+from otel_introspect.engine.recorder_directory import DUMP_SUFFIX, RecorderDirectory
 from otel_introspect.engine.vital_signs import PERIOD, VitalSigns
-from otel_introspect.faults import fail_open
+from otel_introspect.faults import fail_open, tell_once
 
 if TYPE_CHECKING:
+    from otel_introspect.engine.faulthandler_observer import FaulthandlerObserver
     from otel_introspect.engine.watchdog import Watchdog
     from otel_introspect.profiling.profiler import Profiler
     from otel_introspect.sinks import Sink
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from otel_introspect.triggers.requests import RequestTrigger
 
 _SECONDS: Final = 0.001
+_MILLISECOND: Final = 1_000_000
+_SECOND: Final = 1_000_000_000
 _PERIOD_MS: Final = PERIOD // 1_000_000
 # Which request it is. The path without its query, as that may hold what is nobody's business.
 _DESCRIBING: Final = ("http.request.method", "http.method", "http.route", "url.path")
@@ -72,9 +78,14 @@ class Introspection:
             self.finds_slow or self.begins_profiles or "tail" in config.profiler.triggers or self.recorder is not None
         )
         """Whether entry spans are put into the table at all."""
+        self.inherited: frozenset[Hashable] = frozenset()
+        """The spans, by their keys, that a forked process has from its parent, which will end them."""
         self._clock = clock
         self.peek: Final = self._make_peek()
         """The observer ``signal``; None if there is to be none."""
+        self.dead_man: Final = self._make_dead_man()
+        """What has faulthandler look when nobody else can; None if it is not to."""
+        self._faulthandler_observer: FaulthandlerObserver | None = None
         self._assembling = threading.RLock()
         self._reporter: SpanReporter | None = None
         self._checkpoints: Checkpoints | None = None
@@ -117,6 +128,39 @@ class Introspection:
             max_snapshots=watchdog.max_snapshots,
             clock=self._clock,
         )
+
+    def _make_dead_man(self) -> DeadManSwitch | None:
+        if not self.finds_slow or "faulthandler" not in self.config.watchdog.observers:
+            return None
+        if not is_supported():
+            tell_once(logging.DEBUG, "The observer faulthandler is left out: it is not safe or not there on this build.")
+            return None
+        return DeadManSwitch(
+            threshold=self.config.watchdog.threshold * _MILLISECOND,
+            idle=int(_idle_seconds(self.config) * _SECOND),
+            path=self._dump_path,
+            clock=self._clock,
+        )
+
+    def _dump_path(self) -> str | None:
+        """Where whoever recovers the flight recorder's file finds what faulthandler has written; None without one."""
+        recorded = None if self.recorder is None else self.recorder.path
+        return None if recorded is None else str(recorded.with_suffix(DUMP_SUFFIX))
+
+    def _read_dump(self, dead_man: DeadManSwitch) -> None:
+        if self._faulthandler_observer is None:
+            from otel_introspect.engine.faulthandler_observer import FaulthandlerObserver
+
+            self._faulthandler_observer = FaulthandlerObserver(dead_man, self.watchdog, self._clock)
+        self._faulthandler_observer.before_look()
+
+    def _put_off(self, dead_man: DeadManSwitch, wait: int | None) -> int | None:
+        if wait is None and self.introspector.parked:
+            dead_man.disarm()
+            if self.introspector.parked:
+                return None
+            # A request has begun meanwhile, and counts on the switch that we have turned off.
+        return dead_man.go_on(wait)
 
     def _report_sight(self, span: Any, watch: Watch, sight: Sight) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
         self.watchdog.report_sight(span, watch, sight)
@@ -224,6 +268,8 @@ class Introspection:
         self.introspector.wake()
         if self.peek is not None:
             self.peek.begin()
+        if self.dead_man is not None:
+            self.dead_man.begin()
 
     def prepare(self) -> None:
         """Load now what a slow span will need: for servers, before their first request.
@@ -250,6 +296,8 @@ class Introspection:
         return get_tracer("otel_introspect", tracer_provider=self.tracer_provider)
 
     def _look(self) -> int | None:
+        if self.dead_man is not None:
+            self._read_dump(self.dead_man)
         if self.peek is not None:
             self.peek.give_way()
         slow_wait = self.watchdog.look() if self.finds_slow else None
@@ -263,6 +311,8 @@ class Introspection:
         wait = min((each for each in waits if each is not None), default=None)
         if self.peek is not None:
             self._set_peek(self.peek, slow_wait, is_over=wait is None)
+        if self.dead_man is not None:
+            wait = self._put_off(self.dead_man, wait)
         return wait
 
     def _set_peek(self, peek: Peek, wait: int | None, *, is_over: bool) -> None:
@@ -279,6 +329,8 @@ class Introspection:
         self.introspector.stop()
         if self.peek is not None:
             self.peek.close()
+        if self.dead_man is not None:
+            self.dead_man.close()
         self.table.clear()
         if self._profiler is not None:
             self._profiler.close()
@@ -299,7 +351,10 @@ class Introspection:
             self._courier.after_fork()
         if self.peek is not None:
             self.peek.after_fork()
+        if self.dead_man is not None:
+            self.dead_man.after_fork()
         self.table.keep_only(get_ident())
+        self.inherited = frozenset([*self.table.open, *self.table.slow])
         handover.after_fork()
         if self._profiler is not None:
             self._profiler.after_fork()

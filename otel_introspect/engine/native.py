@@ -60,7 +60,8 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _is_patched() -> bool:
+def is_patched() -> bool:
+    """Whether gevent has put greenlets in the place of threads."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
@@ -77,7 +78,7 @@ def start_thread(run: Callable[[], None], name: str) -> None:
     Raises:
         RuntimeError: If the interpreter is shutting down or can have no more threads.
     """
-    if _is_patched():
+    if is_patched():
         _original("start_new_thread")(run, ())
     else:
         threading.Thread(target=run, name=name, daemon=True).start()

@@ -13,6 +13,7 @@ from opentelemetry import trace
 
 from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, introspect_options, option_of
 from otel_introspect.faults import fail_open, tell_once
+from otel_introspect.instrumentation import exits
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import Introspection, activate, active, on_first_use
 from otel_introspect.metrics import publish
@@ -81,12 +82,14 @@ class IntrospectInstrumentor(BaseInstrumentor):
             processor = WatchdogSpanProcessor(introspection)
             add(processor)
             self._processors[provider] = processor  # only now, as one that was not taken would serve nobody
+        exits.watch(introspection)
         return True
 
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off"):
             introspection = active()
             activate(None)
+            exits.watch_no_more()
             if introspection is not None:
                 introspection.stop()
             pools.leave()

@@ -29,7 +29,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from otel_introspect.engine.native import allocate_lock, is_main_thread, start_thread
+from otel_introspect.engine.native import allocate_lock, is_main_thread, is_patched, start_thread
 from otel_introspect.faults import count, fail_open, failed
 
 COURIER_NAME: Final = "otel-introspect-courier"
@@ -220,9 +220,13 @@ def flush(provider: Any, seconds: float, hub: Any = None) -> None:  # noqa: ANN4
     force_flush = getattr(provider, "force_flush", None)  # which the API's own provider does not have
     if force_flush is None:
         return
-    export = partial(force_flush, int(seconds * 1000))
-    if not _is_patched() or is_main_thread():
+    export = partial(force_flush, max(int(seconds * 1000), 1))
+    if not is_patched():
         export()
+    elif is_main_thread():
+        import gevent  # type: ignore[import-untyped]
+
+        gevent.spawn(export).join(seconds)
     elif hub is not None:
         _in_hub(hub, export)
 
@@ -239,14 +243,9 @@ def _in_hub(hub: Any, export: Callable[[], object]) -> None:  # noqa: ANN401 - a
             done.release()
 
     def spawn() -> None:
-        import gevent  # type: ignore[import-untyped]
+        import gevent
 
         gevent.spawn(run)
 
     hub.loop.run_callback_threadsafe(spawn)
     done.acquire(timeout=_HUB_SECONDS)
-
-
-def _is_patched() -> bool:
-    monkey = sys.modules.get(_GEVENT)
-    return monkey is not None and bool(monkey.is_module_patched("threading"))

@@ -20,29 +20,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import suppress
 from contextvars import copy_context
 from functools import wraps
 from types import FrameType
 from typing import Any, Final, NamedTuple
-from weakref import ref
 
 from opentelemetry import trace
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Status, StatusCode
 
-from otel_introspect import semconv
+from otel_introspect.endings import end, last_snapshot, mark
 from otel_introspect.engine import native
-from otel_introspect.engine.live_table import Reference, Watch
+from otel_introspect.engine.live_table import Reference
 from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import Place, Sighting, ThreadPlace, look
-from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import capture, outwards
-from otel_introspect.engine.threads import thread_name
-from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open
 from otel_introspect.introspection import Introspection, active
-from otel_introspect.sinks.span_events import set_attribute
 
 BOUND_SECONDS: Final = 0.8
 """How long the handler waits at most; what is left until SIGKILL is for the user's own hook and for the exit."""
@@ -147,7 +139,7 @@ class LastWords:
         self._written = True
         for each in stuck:
             with fail_open("ending the span of an aborted request"):
-                _end(each.span, error)
+                end(each.span, error)
         self._let_others_end(stuck)
         self._flush(introspection)
 
@@ -192,46 +184,12 @@ class LastWords:
         runs = sighting is not None and sighting.task_state in (None, "running")
         return sighting if runs and self._waited_for else None
 
-    def _mark(self, introspection: Introspection, stuck: _Stuck, error: WorkerAborted) -> None:
-        reporter, span, sighting = introspection.reporter, stuck.span, stuck.sighting
-        snapshot = None if sighting is None else self._snapshot(introspection, span, sighting)
-
-        def write() -> None:
-            if not span.is_recording():
-                return
-            set_attribute(span, semconv.INTERRUPTED, value=True)
-            set_attribute(span, ERROR_TYPE, type(error).__qualname__)
-            set_status = getattr(span, "set_status", None)
-            if set_status is not None:
-                set_status(Status(StatusCode.ERROR, str(error)))
-            if snapshot is not None:
-                if introspection.watching and snapshot.elapsed_ms >= snapshot.threshold_ms:
-                    reporter.mark_slow(span)  # the watchdog may not have come to it, beside what keeps the GIL
-                reporter.report(span, snapshot)
-
-        watch = Watch(stuck.key, ref(span), ThreadPlace(self._thread_id), span.start_time)
-        reporter.adopt(span, watch)
-        _end_once(span)
-        watch.put_off(write)
-        # From here on whoever ends the span writes that first, should we have to wait for a lock.
-        introspection.table.discard(stuck.key)
-        if snapshot is not None:
-            resolve(snapshot.capture)
-        watch.catch_up()
-
-    def _snapshot(self, introspection: Introspection, span: Any, sighting: Sighting) -> Snapshot:  # noqa: ANN401 - see _Stuck
-        return Snapshot(
-            taken=self._taken,
-            capture=sighting.capture,
-            thread_id=sighting.thread_id,
-            thread_name=thread_name(sighting.thread_id),
-            elapsed_ms=max(self._taken - span.start_time, 0) // _MILLISECOND,
-            threshold_ms=introspection.config.watchdog.threshold,
-            observer="signal",
-            lateness_ms=0,
-            remaining=0,
-            task_state=sighting.task_state,
-        )
+    def _mark(self, introspection: Introspection, stuck: _Stuck, error: Exception) -> None:
+        span, sighting = stuck.span, stuck.sighting
+        snapshot = None
+        if sighting is not None:
+            snapshot = last_snapshot(introspection, span, sighting, self._taken, "signal")
+        mark(introspection, stuck.key, span, snapshot, error)
 
     def _let_others_end(self, stuck: list[_Stuck]) -> None:
         """Wait for whoever was quicker: the exit sends the span too, but gunicorn may linger on the way there."""
@@ -251,30 +209,3 @@ def _why(worker: Any) -> str:  # noqa: ANN401 - as above
     if timeout and time.monotonic() - worker.tmp.last_update() >= timeout:
         return f"gunicorn gave up on the worker after {timeout} s"
     return "the worker was told to abort"
-
-
-def _end_once(span: Any) -> None:  # noqa: ANN401 - see _Stuck
-    """Have only the first end of *span* count.
-
-    ``SystemExit`` is about to pass by others that end it, or does so already where we had to wait for a lock, and the
-    SDK warns of every end but the first.
-    """
-    end: Callable[..., None] = span.end
-    turns = [None]
-
-    def end_once(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on as they are
-        try:
-            turns.pop()  # of two threads only one can
-        except IndexError:
-            return
-        end(*args, **kwargs)
-
-    with suppress(AttributeError):  # a span with slots
-        span.end = end_once
-
-
-def _end(span: Any, error: WorkerAborted) -> None:  # noqa: ANN401 - see _Stuck
-    if hasattr(span, "set_status"):
-        span.end()
-    else:
-        span.end(error)  # what stands for a streamed body's span
