@@ -8,7 +8,9 @@ What does not work: to set the timer at the start of each block and clear it at 
 
 So the timer is left running: it is set only if it would ring too late, and a ring for which nothing is due any more
 sets it anew, or gives timer and handler back if nobody waits at all. A running timer survives ``execve``, where
-SIGALRM would end the new program: so it is never set further ahead than one second.
+SIGALRM would end the new program: so ``os.execv`` and ``os.execve``, by which all of that module's functions go, are
+wrapped while the handler is ours, and stop it. For others it is set no further ahead than one second, where it is not
+watched over.
 
 Somebody else may have SIGALRM. A one-shot timer that was running is run for its owner meanwhile, and a handler that
 was set from Python is called when it is due; both are back as soon as nobody waits any more. A timer that repeats, and
@@ -36,6 +38,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from math import inf
 from time import monotonic
 from types import FrameType
@@ -99,6 +102,7 @@ class Alarm:
         self._rhythm = _AGAIN
         self._is_gentle = False
         self._generation = 0
+        self._is_leaving = False
         self.keeps_rhythm = False
         """Whether it may ring again and again, for who samples: that costs a fourth less than a timer that is set anew.
         Who sets this is to call ``fall_silent`` where nobody answers."""
@@ -227,6 +231,7 @@ class Alarm:
         except ValueError:
             return "this is not the main thread of the main interpreter"
         self._is_gentle = False
+        _wrap_exec()
         self._previous = current
         self._foreign_due = now + left if left else inf
         self.is_borrowed = callable(current) or left > 0
@@ -270,7 +275,7 @@ class Alarm:
         Returns:
             Whether they will be; not where SIGALRM is somebody else's.
         """
-        if not (self._is_ours and self.is_standing_by):
+        if self._would_kill() or not self.is_standing_by:
             return False
         now = monotonic()
         left, interval = signal.getitimer(signal.ITIMER_REAL)
@@ -282,7 +287,7 @@ class Alarm:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             return False
         if not is_timer_ours:
-            self.rings, self._quiet_since = inf, now  # so that their ring is known for what it is
+            self.rings, self._quiet_since = inf, -inf  # so that their ring is known for what it is
             return False
         strict = min(self._next_due(), self._foreign_due)
         rings = now + left
@@ -297,12 +302,16 @@ class Alarm:
         self.rings = max(target, now + _SHORTEST)
         delay = max(target - now, _SHORTEST)
         signal.setitimer(signal.ITIMER_REAL, min(delay, inf if self._is_gentle else LONGEST), _AGAIN)
-        if not self._is_ours:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the main thread has just given it back, and it would kill
+        if self._would_kill():
+            signal.setitimer(signal.ITIMER_REAL, 0)
         elif self._generation != generation or min(self._next_due(), self._foreign_due) < strict:
             # The main thread has set it meanwhile, or has relied on its ringing sooner: that is to set it itself.
             signal.setitimer(signal.ITIMER_REAL, _SHORTEST, _AGAIN)
         return True
+
+    def _would_kill(self) -> bool:
+        """Whether the main thread has just given SIGALRM back, or gives its place to another program."""
+        return self._is_leaving or not self._is_ours
 
     def is_unanswered(self, now: float, patience: float) -> bool:
         """Whether a gentle ring has been due for so many seconds; from any thread."""
@@ -352,12 +361,28 @@ class Alarm:
         self.rings = inf
         previous, self._previous = self._previous, None
         due, self._foreign_due = self._foreign_due, inf
+        _unwrap_exec()
         if signal.getsignal(signal.SIGALRM) is not self._handler:
             return  # it has been taken since, timer and all
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         if due != inf:
             signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST))
+
+    def leave(self, take_our_place: Callable[[], None]) -> None:
+        """Have no timer of ours running in the program that is to take this one's place."""
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+        if not self._is_ours or not interval:
+            take_our_place()
+            return
+        self._is_leaving = True
+        due = self._foreign_due
+        signal.setitimer(signal.ITIMER_REAL, max(due - monotonic(), _SHORTEST) if due != inf else 0)
+        try:
+            take_our_place()
+        finally:  # it could not
+            self._is_leaving = False
+            signal.setitimer(signal.ITIMER_REAL, max(left, _SHORTEST), interval)
 
     def _go_on(self, due: float, look: float, now: float) -> None:
         """Ring at *due*, when somebody may interrupt, and at *look* for onlookers."""
@@ -458,3 +483,30 @@ class Alarm:
 
 ALARM: Final = Alarm()
 """The process's own."""
+
+_EXEC: Final = ("execv", "execve")
+_wrapped: Final[dict[str, tuple[Callable[..., None], Callable[..., None]]]] = {}
+
+
+def _wrap_exec() -> None:
+    for name in _EXEC:
+        original = getattr(os, name)
+        if name not in _wrapped:
+            _wrapped[name] = (original, _leaving_by(original))
+            setattr(os, name, _wrapped[name][1])
+
+
+def _unwrap_exec() -> None:
+    for name in _EXEC:
+        original, ours = _wrapped.get(name, (None, None))
+        if ours is not None and getattr(os, name) is ours:  # else somebody has wrapped it since, and may call it
+            setattr(os, name, original)
+            del _wrapped[name]
+
+
+def _leaving_by(original: Callable[..., None]) -> Callable[..., None]:
+    @wraps(original)
+    def exec_(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on as they are
+        ALARM.leave(lambda: original(*args, **kwargs))
+
+    return exec_
