@@ -15,6 +15,7 @@ finds it unlocked knows that its process is gone, whatever has its pid by then.
 
 What can still fail: a file that somebody cuts short under our hands. It is looked at once a second, and left if so; a
 request that stores to it before that ends the process (SIGBUS). Nobody but its owner can do so.
+A server in C that forks without telling Python: its child writes to its parent's file.
 """
 
 from __future__ import annotations
@@ -32,13 +33,12 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
-from zlib import crc32
 
 from otel_introspect.engine import recorder_layout as layout
 from otel_introspect.engine.native import allocate_lock
-from otel_introspect.engine.recorder_directory import DirectoryRefused, RecorderDirectory
+from otel_introspect.engine.recorder_directory import MAKING_SUFFIX, SUFFIX, DirectoryRefused, RecorderDirectory
 from otel_introspect.engine.stack_text import line_of
 from otel_introspect.engine.stacks import Capture
 from otel_introspect.faults import count, fail_open, tell_once
@@ -50,6 +50,15 @@ _FREE: Final = bytes(8)
 # Who adds evidence waits so long for another who is at it: only a collector that ends a span then is in its own way.
 _PATIENCE: Final = 0.1
 _NO_SUCH_CALL: Final = {None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
+
+
+class _Made(NamedTuple):
+    """A file of ours: where it is, its descriptor and its mapping."""
+
+    path: Path
+    file: int
+    mapped: mmap.mmap
+
 
 _recorders: Final[WeakSet[FlightRecorder]] = WeakSet()
 
@@ -72,6 +81,8 @@ class FlightRecorder:
     def _reset(self) -> None:
         self._map: mmap.mmap | None = None
         self._file: int | None = None
+        # All that are open, of which there may be two for a moment: what a forked child must let go of.
+        self._files: set[int] = set()
         self.path: Path | None = None
         """The file; None while there is none."""
         self._free: list[int] = []
@@ -92,18 +103,27 @@ class FlightRecorder:
         """Make the file, unless there is one; says whether there is. Some system calls, once in a process."""
         if self.is_open or self._is_off:
             return self.is_open
-        with self._writing:
-            if self.path is not None:
-                return self.is_open
-            try:
-                self._make()
-            except DirectoryRefused as error:
-                self._switch_off(str(error))
-            except OSError as error:
-                self._switch_off(f"{error.strerror or error} ({self._directory.path})")
-            except Exception as error:  # noqa: BLE001 - it would reach a request
-                self._switch_off(repr(error))
+        # Not for ever: it may be this very thread that is at it, and has been interrupted by a POSIX signal's handler.
+        if not self._writing.acquire(timeout=_PATIENCE):
             return self.is_open
+        try:
+            if self.path is None and not self._is_off:
+                self._open()
+        finally:
+            self._writing.release()
+        return self.is_open
+
+    def _open(self) -> None:
+        try:
+            made = self._make()
+        except Exception as error:  # noqa: BLE001 - it would reach a request
+            self._switch_off(_said(error))
+            return
+        self._free = list(range(layout.SLOT_COUNT - 1, -1, -1))
+        self._free_pages = list(range(layout.PAGE_COUNT - 1, -1, -1))
+        self.path, self._file, self._map = made
+        self.is_open = True
+        self.beat(idle=False)
 
     def _switch_off(self, why: str) -> None:
         self._is_off = True
@@ -115,36 +135,40 @@ class FlightRecorder:
             why,
         )
 
-    def _make(self) -> None:
+    def _make(self) -> _Made:
         folder = self._directory.make()
-        name = f"{os.getpid()}-{time.time_ns():x}-{os.urandom(4).hex()}.flight"
-        path = folder / name
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
+        path = folder / f"{os.getpid()}-{time.time_ns():x}-{os.urandom(4).hex()}{SUFFIX}"
+        # Under another name until it is locked and has its header: who finds it before would take it for a dead one's,
+        # or be just looking whether it is locked, so that it can't be.
+        making = path.with_suffix(MAKING_SUFFIX)
+        file = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._files.add(file)
         try:
-            # Before there is anything in it: a file without a header that nobody has locked is a dead one.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _allocate(file, layout.FILE_SIZE)
             mapped = mmap.mmap(file, layout.FILE_SIZE)
+            self._write_header(mapped)
+            making.rename(path)
         except BaseException:
-            os.close(file)
+            self._let_go(file)
             with suppress(OSError):
-                path.unlink()
+                making.unlink()
             raise
-        self._file, self._map, self.path = file, mapped, path
-        self._write_header(mapped)
-        self._free = list(range(layout.SLOT_COUNT - 1, -1, -1))
-        self._free_pages = list(range(layout.PAGE_COUNT - 1, -1, -1))
-        self.is_open = True
-        self.beat(idle=False)
+        return _Made(path, file, mapped)
+
+    def _let_go(self, file: int) -> None:
+        """Close a file; its mapping goes with the last of those who are just storing to it."""
+        self._files.discard(file)
+        with suppress(OSError):
+            os.close(file)
 
     def _write_header(self, mapped: mmap.mmap) -> None:
         resource: Mapping[str, Any] = {}
         with fail_open("describing the process"):
             resource = self._resource()
-        block = layout.pack_block(resource, layout.RESOURCE_BYTES)
+        text = layout.json_text(resource, layout.RESOURCE_BYTES)
+        block = layout.sealed(layout.BLOCK, (len(text),), text)
         mapped[layout.RESOURCE_OFFSET : layout.RESOURCE_OFFSET + len(block)] = block
-        # Last, as without the magic number it is no file of ours.
         layout.HEADER.pack_into(
             mapped,
             0,
@@ -164,27 +188,20 @@ class FlightRecorder:
         """Remove the file: spans that are still open are the living process's own to end."""
         self.is_open = False
         with self._writing:
-            mapped, file, path = self._map, self._file, self.path
+            file, path = self._file, self.path
             self._map = self._file = self.path = None
             if path is not None:
                 with suppress(OSError):
                     path.unlink()
         # Not before: giving up the lock says that it is a dead one's.
-        if mapped is not None:
-            with suppress(BufferError):  # a request is just storing to it
-                mapped.close()
         if file is not None:
-            with suppress(OSError):
-                os.close(file)
+            self._let_go(file)
 
     def forget(self) -> None:
         """In a forked child: the file is the parent's."""
-        mapped, file = self._map, self._file
+        files = self._files
         self._reset()
-        if mapped is not None:
-            with suppress(BufferError):
-                mapped.close()
-        if file is not None:
+        for file in files:
             with suppress(OSError):
                 os.close(file)
 
@@ -271,9 +288,8 @@ class FlightRecorder:
         if found is None or mapped is None:
             return
         slot, sequence = found
-        block = layout.pack_block(facts, layout.NOTE_BYTES)
-        length, checksum = layout.BLOCK.unpack_from(block)
-        encoded = layout.NOTE.pack(sequence, length, checksum) + block[layout.BLOCK.size :]
+        text = layout.json_text(facts, layout.NOTE_BYTES)
+        encoded = layout.sealed(layout.NOTE, (sequence, len(text)), text)
         offset = layout.slot_offset(slot) + layout.NOTE_OFFSET
         mapped[offset : offset + len(encoded)] = encoded
 
@@ -297,18 +313,8 @@ class FlightRecorder:
             for code, lasti in capture.positions
         ]
         text = layout.stack_text(frames, layout.STACK_BYTES)
-        encoded = (
-            layout.STACK.pack(
-                sequence,
-                taken,
-                thread_id,
-                layout.OBSERVERS.index(observer),
-                layout.TASK_STATES.index(task_state),
-                len(text),
-                crc32(text),
-            )
-            + text
-        )
+        states = (layout.OBSERVERS.index(observer), layout.TASK_STATES.index(task_state))
+        encoded = layout.sealed(layout.STACK, (sequence, taken, thread_id, *states, len(text)), text)
         offset = layout.slot_offset(slot) + layout.STACK_OFFSET
         # In one go, as the interpreter stands still meanwhile: the handler and the thread never mix.
         mapped[offset : offset + len(encoded)] = encoded
@@ -356,9 +362,12 @@ class FlightRecorder:
             content = bytes(mapped[offset + layout.PAGE.size : offset + layout.PAGE.size + used])
             part, line = line[: layout.PAGE_BYTES - used], line[layout.PAGE_BYTES - used :]
             content += part
+            sealed = layout.sealed(layout.PAGE, (sequence, len(pages) - 1, len(content)), content)
+            # Behind what is there already, which stays whole if this is as far as it comes; the header last.
+            start = offset + layout.PAGE.size
+            mapped[start + used : start + len(content)] = part
+            mapped[offset:start] = sealed[: layout.PAGE.size]
             used = len(content)
-            header = layout.PAGE.pack(sequence, len(pages) - 1, used, crc32(content))
-            mapped[offset : offset + layout.PAGE.size + used] = header + content
         return True
 
     def _is_whole(self) -> bool:
@@ -375,30 +384,48 @@ class FlightRecorder:
     def _begin_anew(self) -> None:
         """Go on in another file, as this one was removed or cut short."""
         with self._writing:
-            mapped, file, before = self._map, self._file, self.path
-            # What has been cut off can't be read.
-            kept = None if self._was_cut or mapped is None else bytes(mapped[layout.HEADER_SIZE :])
-            slots, pages, free, free_pages = self._slots, self._pages, self._free, self._free_pages
+            before = self._map
+            if before is None or self._file is None or self.path is None:
+                return
+            path, file, was_cut = self.path, self._file, self._was_cut
             try:
-                self._make()
-            except (OSError, DirectoryRefused) as error:
+                made = self._make()
+                if not was_cut:  # what has been cut off can't be read
+                    made.mapped[layout.HEADER_SIZE :] = before[layout.HEADER_SIZE :]
+            except Exception as error:  # noqa: BLE001 - there can be none, for whatever reason
                 self._map = self._file = self.path = None
                 self.is_open = False
-                self._switch_off(f"its file was removed or cut short, and there can be no other: {error}")
+                self._switch_off(f"its file was removed or cut short, and there can be no other: {_said(error)}")
             else:
                 count("failed", "the flight recorder's file was removed or cut short")
-                if kept is not None and self._map is not None:
-                    self._map[layout.HEADER_SIZE :] = kept
-                    self._slots, self._pages, self._free, self._free_pages = slots, pages, free, free_pages
-                else:
-                    self._slots, self._pages = {}, {}
-        if before is not None and self._was_cut:
+                # Who had which slot and page stays as it was, whatever is in them.
+                self.path, self._file, self._map = made
+                if not was_cut:
+                    self._catch_up(before, made.mapped)
+        if was_cut:
             with suppress(OSError):
-                before.unlink()
-        # The mapping goes with the last of those who are just storing to it.
-        if file is not None:
-            with suppress(OSError):
-                os.close(file)
+                path.unlink()
+        self._let_go(file)
+
+    def _catch_up(self, before: mmap.mmap, mapped: mmap.mmap) -> None:
+        """Do in the new file what requests have done in the old one since it was copied."""
+        for slot in range(layout.SLOT_COUNT):
+            start = layout.slot_offset(slot)
+            written = bytes(mapped[start : start + 8])
+            ours = {sequence for taken, sequence in list(self._slots.values()) if taken == slot}
+            if written != _FREE and int.from_bytes(written, "little") not in ours:
+                mapped[start : start + 8] = _FREE
+            for sequence in ours:
+                if int.from_bytes(before[start : start + 8], "little") == sequence != int.from_bytes(written, "little"):
+                    mapped[start : start + layout.SLOT_SIZE] = before[start : start + layout.SLOT_SIZE]
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, DirectoryRefused):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    return repr(error)
 
 
 def _allocate(file: int, size: int) -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 SUFFIX: Final = ".flight"
+MAKING_SUFFIX: Final = ".making"
+"""Of a file that is not ready yet; what is left over under that name was being made when its process died."""
 CLAIMED_SUFFIX: Final = ".claimed"
 DUMP_SUFFIX: Final = ".dump"
 
@@ -33,7 +36,12 @@ class RecorderDirectory:
     """
 
     def __init__(self, setting: str = "") -> None:
-        self.path: Final = Path(setting).expanduser().absolute() if setting else _default()
+        self._setting = setting
+
+    @cached_property
+    def path(self) -> Path:
+        """Where it is, or would be; found out when it is needed, as the system's temporary directory is looked for."""
+        return Path(self._setting).expanduser().absolute() if self._setting else _default()
 
     def make(self) -> Path:
         """Return it, made if it was not there.

@@ -3,9 +3,10 @@
 What is wanted: a file from which another process can tell at any instant, and after a ``kill -9``, which entry spans
 were open; and of which no state is ever taken for truth that was being written.
 
-So: each part says to which span it belongs, by a number that no two spans of the process share, and each is written in
-one go and recognised as whole: what a request's own thread writes by that number before and after, the rest by a
-checksum, as it is longer.
+So: each part says to which span it belongs, by a number that no two spans of the process share, and each is recognised
+as whole: what a request's own thread writes by that number before and after, the rest by a checksum, as it is longer.
+The checksum is over that number, too: or what one span left would be taken for another's, as long as only the number
+has been changed.
 
 Everything is little-endian, and laid out like this::
 
@@ -42,9 +43,12 @@ BEAT: Final = Struct("<QQQ")
 the same moment by the monotonic clock, and how many spans found no slot."""
 BEAT_OFFSET: Final = 128
 BLOCK: Final = Struct("<II")
-"""Length and CRC-32 of the JSON that follows."""
+"""Length of the JSON that follows, and checksum."""
 RESOURCE_OFFSET: Final = 256
 RESOURCE_BYTES: Final = HEADER_SIZE - RESOURCE_OFFSET - BLOCK.size
+
+_CHECKSUM: Final = Struct("<I")
+"""The last field of each header that has one: CRC-32 of the header before it and of what follows."""
 
 # --- A slot ---------------------------------------------------------------------------------------------------------
 
@@ -58,13 +62,13 @@ STABLE_NAMES: Final = 2
 """Whether method and path have the names of the stable semantic conventions."""
 
 NOTE: Final = Struct("<QII")
-"""What the introspector has learned later: sequence number, length and CRC-32 of the JSON that follows."""
+"""What the introspector has learned later: sequence number, length of the JSON that follows, and checksum."""
 NOTE_OFFSET: Final = 512
 NOTE_BYTES: Final = 1024 - NOTE_OFFSET - NOTE.size
 
 STACK: Final = Struct("<QQQBBHI")
 """The last stack that was seen: sequence number, when (nanoseconds since the epoch), thread id, observer, state of the
-task, length and CRC-32 of the text that follows."""
+task, length of the text that follows, and checksum."""
 STACK_OFFSET: Final = 1024
 STACK_BYTES: Final = SLOT_SIZE - STACK_OFFSET - STACK.size
 
@@ -75,7 +79,7 @@ Observer = Literal["thread", "signal", "faulthandler"]
 # --- A page of evidence ---------------------------------------------------------------------------------------------
 
 PAGE: Final = Struct("<QHHI")
-"""Sequence number of the span, which of its pages this is, how many bytes it holds, and their CRC-32."""
+"""Sequence number of the span, which of its pages this is, how many bytes it holds, and checksum."""
 PAGE_BYTES: Final = PAGE_SIZE - PAGE.size
 
 
@@ -97,14 +101,30 @@ class Frame(NamedTuple):
     line: int
 
 
-def pack_block(content: Mapping[str, Any], room: int) -> bytes:
-    """*content* as JSON behind its length and checksum; what does not fit is left out, the longest values first."""
+def sealed(header: Struct, fields: tuple[int, ...], content: bytes) -> bytes:
+    """*content* behind a header of these *fields* and the checksum of both."""
+    packed = header.pack(*fields, 0)
+    return packed[: -_CHECKSUM.size] + _CHECKSUM.pack(_checksum(packed, content)) + content
+
+
+def is_whole(header: bytes, content: bytes) -> bool:
+    """Whether the checksum at the end of *header* is the one of both."""
+    (found,) = _CHECKSUM.unpack(header[-_CHECKSUM.size :])
+    return bool(found == _checksum(header, content))
+
+
+def _checksum(header: bytes, content: bytes) -> int:
+    return crc32(content, crc32(header[: -_CHECKSUM.size]))
+
+
+def json_text(content: Mapping[str, Any], room: int) -> bytes:
+    """*content* as JSON; what does not fit is left out, the longest values first."""
     left = dict(content)
     while True:
         encoded = json.dumps(left, separators=(",", ":"), default=str).encode("ascii")
         if len(encoded) <= room:
-            return BLOCK.pack(len(encoded), crc32(encoded)) + encoded
-        del left[max(left, key=lambda key: len(str(left[key])))]
+            return encoded
+        del left[max(left, key=lambda key: len(key) + len(str(left[key])))]
 
 
 def stack_text(frames: list[Frame], room: int) -> bytes:

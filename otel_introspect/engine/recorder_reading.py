@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from struct import Struct
 from typing import Any, Final, NamedTuple, TypeGuard
-from zlib import crc32
 
 from otel_introspect.engine import recorder_layout as layout
 from otel_introspect.engine.recorder_layout import Frame
@@ -250,7 +250,8 @@ def _span(data: bytes, offset: int, evidence: dict[int, dict[int, bytes]]) -> Op
         name=_clean(known_name) if isinstance(known_name, str) and known_name else _text(name),
         attributes=attributes,
         stack=_stack(data, offset, sequence),
-        events=tuple(_events(evidence.get(sequence, {}))),
+        # Taken out, as no two spans share a number: or a forged file could have them read for each slot.
+        events=tuple(_events(evidence.pop(sequence, {}))),
     )
 
 
@@ -258,19 +259,19 @@ def _note(data: bytes, slot: int, sequence: int) -> dict[str, Any]:
     offset = slot + layout.NOTE_OFFSET
     if offset + layout.NOTE.size > len(data):
         return {}
-    owner, length, checksum = layout.NOTE.unpack_from(data, offset)
+    owner, length, _ = layout.NOTE.unpack_from(data, offset)
     if owner != sequence:
         return {}
-    return _json(data, offset + layout.NOTE.size, min(length, layout.NOTE_BYTES), checksum)
+    return _json(_content(data, layout.NOTE, offset, length, layout.NOTE_BYTES))
 
 
 def _stack(data: bytes, slot: int, sequence: int) -> SeenStack | None:
     offset = slot + layout.STACK_OFFSET
     if offset + layout.STACK.size > len(data):
         return None
-    owner, taken, thread_id, observer, state, length, checksum = layout.STACK.unpack_from(data, offset)
-    text = data[offset + layout.STACK.size : offset + layout.STACK.size + min(length, layout.STACK_BYTES)]
-    if owner != sequence or crc32(text) != checksum:
+    owner, taken, thread_id, observer, state, length, _ = layout.STACK.unpack_from(data, offset)
+    text = _content(data, layout.STACK, offset, length, layout.STACK_BYTES)
+    if owner != sequence or text is None:
         return None
     if observer >= len(layout.OBSERVERS) or state >= len(layout.TASK_STATES):
         return None
@@ -290,9 +291,9 @@ def _evidence(data: bytes) -> dict[int, dict[int, bytes]]:
         offset = layout.page_offset(page)
         if offset + layout.PAGE.size > len(data):
             break
-        sequence, number, used, checksum = layout.PAGE.unpack_from(data, offset)
-        content = data[offset + layout.PAGE.size : offset + layout.PAGE.size + min(used, layout.PAGE_BYTES)]
-        if sequence and crc32(content) == checksum:
+        sequence, number, used, _ = layout.PAGE.unpack_from(data, offset)
+        content = _content(data, layout.PAGE, offset, used, layout.PAGE_BYTES) if sequence else None
+        if content is not None:
             found.setdefault(sequence, {})[number] = content
     return found
 
@@ -314,14 +315,19 @@ def _events(pages: dict[int, bytes]) -> Iterator[RecordedEvent]:
 
 
 def _resource(data: bytes) -> dict[str, Any]:
-    length, checksum = layout.BLOCK.unpack_from(data, layout.RESOURCE_OFFSET)
-    length = min(length, layout.RESOURCE_BYTES)
-    return _attributes(_json(data, layout.RESOURCE_OFFSET + layout.BLOCK.size, length, checksum))
+    length, _ = layout.BLOCK.unpack_from(data, layout.RESOURCE_OFFSET)
+    return _attributes(_json(_content(data, layout.BLOCK, layout.RESOURCE_OFFSET, length, layout.RESOURCE_BYTES)))
 
 
-def _json(data: bytes, offset: int, length: int, checksum: int) -> dict[str, Any]:
-    encoded = data[offset : offset + length]
-    if crc32(encoded) != checksum:
+def _content(data: bytes, header: Struct, offset: int, length: int, room: int) -> bytes | None:
+    """What follows the *header* at *offset*; None if it is not whole."""
+    start = offset + header.size
+    content = data[start : start + min(length, room)]
+    return content if layout.is_whole(data[offset:start], content) else None
+
+
+def _json(encoded: bytes | None) -> dict[str, Any]:
+    if encoded is None:
         return {}
     with suppress(ValueError, RecursionError):
         found = json.loads(encoded)
@@ -334,7 +340,7 @@ def _attributes(found: object) -> dict[str, Any]:
     """What OpenTelemetry would take of it: strings, numbers and booleans, and lists of such of one kind."""
     if not isinstance(found, dict):
         return {}
-    return {key: _clean(value) for key, value in found.items() if _is_attribute(value)}
+    return {_clean(key): _clean(value) for key, value in found.items() if key and _is_attribute(value)}
 
 
 def _is_attribute(value: object) -> bool:

@@ -59,10 +59,15 @@ class VitalSigns:
         if self._is_idle or now >= self._next:
             self._is_idle = False
             self._next = now + PERIOD
-            self._recorder.open()  # a forked child has none yet
-            self._recorder.beat(idle=False)
-            self._write_down()
+            with fail_open("writing down vital signs"):
+                self._recorder.open()  # a forked child has none yet
+                self._recorder.beat(idle=False)
+                self._write_down()
         return max(self._next - now, 0)
+
+    def after_fork(self) -> None:
+        """In a forked child: it has a file of its own to make, and not only when the parent's next look is due."""
+        self._next = 0
 
     def _write_down(self) -> None:
         oldest = self._clock.wall() - PERIOD
