@@ -133,7 +133,7 @@ class Introspection:
         if not self.finds_slow or "faulthandler" not in self.config.watchdog.observers:
             return None
         if not is_supported():
-            tell_once(logging.DEBUG, "The observer faulthandler is left out: it is not safe or not there on this build.")
+            tell_once(logging.DEBUG, "The observer faulthandler is left out: it is not to be had on this build.")
             return None
         return DeadManSwitch(
             threshold=self.config.watchdog.threshold * _MILLISECOND,

@@ -107,7 +107,7 @@ def resolve(capture: Capture) -> StackText:
 
 def _resolve_one(code: CodeType, lasti: int) -> FrameText:
     line = line_of(code, lasti)
-    source = linecache.getline(code.co_filename, line).strip()
+    source = _source(code.co_filename, line)
     return FrameText(
         code=code,
         name=one_line(code.co_name),
@@ -117,6 +117,13 @@ def _resolve_one(code: CodeType, lasti: int) -> FrameText:
         source=one_line(source)[:_MAX_SOURCE_CHARACTERS],
         application=is_application(code),
     )
+
+
+def _source(file: str, line: int) -> str:
+    try:
+        return linecache.getline(file, line).strip()
+    except Exception:  # noqa: BLE001 - a name with a zero in it, a loader of the application's that raises
+        return ""
 
 
 def line_of(code: CodeType, lasti: int) -> int:

@@ -104,3 +104,33 @@ def current_frames() -> dict[int, FrameType]:
         return sys._current_frames()  # noqa: SLF001 - as above
     finally:
         gc.enable()
+
+
+# Bounded, as the names in a dump are another process's, or a damaged file's.
+_MAX_DESCRIBED: Final = 4096
+_described: dict[tuple[str, int, str], CodeType] = {}
+
+
+def described(frames: Iterable[tuple[str, int, str]]) -> Capture:
+    """The capture of frames of which only file, line and function are known, innermost first; trimmed as any other.
+
+    For each a code object is made that says so and is never run. Equal frames have the same, so that identical stacks
+    are known for that.
+    """
+    return trimmed([(_code_of(*frame), 0) for frame in islice(frames, _MAX_COUNTED)])
+
+
+def _code_of(file: str, line: int, function: str) -> CodeType:
+    key = (file, line, function)
+    code = _described.get(key)
+    if code is None:
+        if len(_described) >= _MAX_DESCRIBED:
+            _described.clear()
+        code = _NOTHING.replace(co_filename=file, co_firstlineno=line, co_name=function)
+        if sys.version_info >= (3, 11):
+            code = code.replace(co_qualname=function)
+        _described[key] = code
+    return code
+
+
+_NOTHING: Final = (lambda: None).__code__

@@ -348,3 +348,50 @@ class Watchdog:
             watch = self._table.turn_slow(key, min(span.start_time - before, now))
             if watch is not None:
                 self._push(watch.started + self._threshold, watch)
+
+    # For the observer faulthandler, on the introspector's thread.
+
+    @property
+    def threshold_ms(self) -> int:
+        """How long a span may stay open."""
+        return self._threshold_ms
+
+    def is_due(self) -> bool:
+        """Whether ``look`` would look at a span now, and so take a while."""
+        now = self._clock.monotonic()
+        head = self._head()
+        return bool(self._handed or (self._due and self._due[0][0] <= now)) or (
+            head is not None and head[1] - self._offset + self._threshold <= now
+        )
+
+    def overdue(self, at: int) -> list[tuple[int | None, Watch]]:
+        """The spans that had passed their threshold at *at*, turned slow, each with the look that has been due since.
+
+        None of them ends from now on without what is put off for it being written.
+        """
+        now = self._clock.monotonic()
+        self._notice_clock_step(now)
+        for due, watch in self._take_new(now):
+            self._push(due, watch)
+            span = watch.reference()
+            if span is not None:
+                self._reporter.adopt(span, watch)
+        return [
+            (watch.next_at if watch.next_at is not None and watch.next_at <= now else None, watch)
+            for watch in list(self._table.slow.values())
+            if watch.started + self._threshold <= at and watch.looks < self._max_snapshots
+        ]
+
+    def report_dump(self, span: Any, watch: Watch, snapshot: Snapshot) -> bool:  # noqa: ANN401 - see Reporter
+        """Put on *span* what was written of it; it can't end meanwhile. On any thread."""
+        self._reporter.mark_slow(span)
+        return self._reporter.report(span, snapshot._replace(remaining=self._remaining(watch.looks + 1)))
+
+    def has_been_seen(self, watch: Watch, due: int | None) -> None:
+        """There is a snapshot of *watch* by another observer, in place of the look that has been due since *due*."""
+        first = not watch.looks
+        watch.looks += 1
+        if first:
+            self._tell_turned_slow(watch)
+        if due is not None and watch.claim(due):
+            self._schedule(watch)
