@@ -23,6 +23,7 @@ from benchmarks.report import Part
 _BENCHMARKS: Final = (
     "entry_span",
     "child_span",
+    "surviving_evidence",
     "idle_process",
     "launch",
     "server",

@@ -15,7 +15,7 @@ from benchmarks.effort import Effort
 from benchmarks.pairing import Measure, compare, in_turns
 from benchmarks.peers import NO_DOGSLOW, DogslowSpanProcessor, TimerSpanProcessor, dogslow_is_there
 from benchmarks.report import Part
-from otel_introspect.config import IntrospectConfig, WatchdogConfig
+from otel_introspect.config import IntrospectConfig, RecorderConfig, WatchdogConfig
 from otel_introspect.introspection import Introspection
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 
@@ -70,7 +70,9 @@ def _provider(*processors: SpanProcessor) -> Iterator[Tracer]:
 @contextmanager
 def _watched(threshold: int, count: int) -> Iterator[Tracer]:
     """A provider with the watchdog on and *count* spans open: slow ones, if the threshold is short."""
-    introspection = Introspection(IntrospectConfig(watchdog=WatchdogConfig(threshold=threshold)))
+    # What the flight recorder adds is another benchmark's.
+    config = IntrospectConfig(watchdog=WatchdogConfig(threshold=threshold), recorder=RecorderConfig(directory="none"))
+    introspection = Introspection(config)
     with _provider(WatchdogSpanProcessor(introspection)) as tracer:
         spans = [tracer.start_span("open", kind=SpanKind.SERVER) for _ in range(count)]
         if threshold == _SOON:
