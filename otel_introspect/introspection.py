@@ -353,6 +353,8 @@ class Introspection:
             self.peek.after_fork()
         if self.dead_man is not None:
             self.dead_man.after_fork()
+        if self._vital_signs is not None:
+            self._vital_signs.after_fork()
         self.table.keep_only(get_ident())
         self.inherited = frozenset([*self.table.open, *self.table.slow])
         handover.after_fork()

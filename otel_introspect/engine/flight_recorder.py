@@ -81,8 +81,9 @@ class FlightRecorder:
     def _reset(self) -> None:
         self._map: mmap.mmap | None = None
         self._file: int | None = None
-        # All that are open, of which there may be two for a moment: what a forked child must let go of.
+        # All that is open, of which there may be two for a moment: what a forked child must let go of.
         self._files: set[int] = set()
+        self._maps: list[mmap.mmap] = []
         self.path: Path | None = None
         """The file; None while there is none."""
         self._free: list[int] = []
@@ -147,6 +148,7 @@ class FlightRecorder:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _allocate(file, layout.FILE_SIZE)
             mapped = mmap.mmap(file, layout.FILE_SIZE)
+            self._maps = [*filter(None, [self._map]), mapped]
             self._write_header(mapped)
             making.rename(path)
         except BaseException:
@@ -159,6 +161,7 @@ class FlightRecorder:
     def _let_go(self, file: int) -> None:
         """Close a file; its mapping goes with the last of those who are just storing to it."""
         self._files.discard(file)
+        self._maps = [] if self._map is None else [self._map]
         with suppress(OSError):
             os.close(file)
 
@@ -199,8 +202,13 @@ class FlightRecorder:
 
     def forget(self) -> None:
         """In a forked child: the file is the parent's."""
-        files = self._files
+        files, maps = self._files, self._maps
         self._reset()
+        for mapped in maps:
+            # It has a descriptor of its own, which shares the lock; and threads that are not there any more may have
+            # been storing to it, whose frames would keep it.
+            with suppress(BufferError):
+                mapped.close()
         for file in files:
             with suppress(OSError):
                 os.close(file)
