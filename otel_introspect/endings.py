@@ -45,7 +45,7 @@ BOUND_SECONDS: Final = 5.0
 """How long the end of a process is kept waiting at most."""
 
 _MILLISECOND: Final = 1_000_000
-_WHY: Final = "process ended while the request was running"
+WHY: Final = "process ended while the request was running"
 
 
 class ProcessEnded(Exception):  # noqa: N818 - names what happened
@@ -89,7 +89,7 @@ def end_open_spans(introspection: Introspection, *, export: bool, seconds: float
 
     def run() -> None:
         try:
-            error = ProcessEnded(_WHY)
+            error = ProcessEnded(WHY)
             for each in cut_off:
                 with fail_open("ending a span with its process"):
                     _end_cut_off(introspection, each, taken, error)

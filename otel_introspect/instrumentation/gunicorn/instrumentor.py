@@ -56,16 +56,23 @@ class IntrospectGunicornInstrumentor(BaseInstrumentor):
     def _patch(self, worker: type[Any]) -> None:
         if not hasattr(worker.handle_abort, _ORIGINAL):
             # Loaded before the fork, as nothing can be imported by the time it is needed.
-            from otel_introspect.instrumentation.gunicorn.last_words import aborting
+            from otel_introspect.instrumentation.gunicorn.last_words import aborting, leaving, quitting
 
             # A running worker keeps the handler that it has installed, so that too asks whether it is still wanted.
             _wrap(worker, "handle_abort", aborting(worker.handle_abort, lambda: self._on))
             _wrap(worker, "load_wsgi", _loading(worker.load_wsgi))
 
+            def going(each: Any) -> None:  # noqa: ANN401 - gunicorn's worker
+                # On the worker itself, as those of the other kinds have their own.
+                each.handle_quit = quitting(each.handle_quit, lambda: self._on)
+                each.handle_exit = leaving(each.handle_exit, lambda: self._on, float(each.cfg.graceful_timeout))
+
+            _wrap(worker, "init_process", _beginning(worker.init_process, going))
+
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off for gunicorn"):
             self._on = False
-            for name in ("handle_abort", "load_wsgi"):
+            for name in ("handle_abort", "load_wsgi", "init_process"):
                 # If somebody has wrapped ours since, it stays, and hands on what it is called for.
                 original = getattr(getattr(self._worker, name, None), _ORIGINAL, None)
                 if original is not None:
@@ -75,6 +82,16 @@ class IntrospectGunicornInstrumentor(BaseInstrumentor):
 def _wrap(worker: type[Any], name: str, wrapper: Callable[..., None]) -> None:
     setattr(wrapper, _ORIGINAL, getattr(worker, name))
     setattr(worker, name, wrapper)
+
+
+def _beginning(original: Callable[..., None], prepare: Callable[[Any], None]) -> Callable[..., None]:
+    @wraps(original)
+    def init_process(self: Any) -> None:  # noqa: ANN401 - gunicorn's signature
+        with fail_open("getting a worker ready to go"):
+            prepare(self)
+        original(self)
+
+    return init_process
 
 
 def _loading(original: Callable[..., None]) -> Callable[..., None]:

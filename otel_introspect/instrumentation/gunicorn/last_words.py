@@ -1,4 +1,4 @@
-"""What is still said about a request when gunicorn gives up on its worker.
+"""What is still said about a request when gunicorn gives up on its worker, or the worker has to go.
 
 The arbiter sends such a worker SIGABRT, and SIGKILL about a second later. The handler of the first runs in the main
 thread, on the stack of whatever that is stuck in: within that second the request's span must be written to, ended and
@@ -14,6 +14,10 @@ given back before the handler is left, and a collector may be down.
 
 What was to be written is put off to the span's end, as the watchdog does it. So where the thread has to wait for such a
 lock, whoever ends the span as ``SystemExit`` passes by writes it all the same.
+
+A worker that is told to quit leaves its requests in the middle, and is served in the same way. One that may finish them
+first is killed when its grace is over; just before that, what still runs is ended. On a reload nobody kills it: then a
+request that outlives the grace is reported as ended a little before it is.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry import trace
 
-from otel_introspect.endings import end, last_snapshot, mark
+from otel_introspect.endings import WHY, ProcessEnded, end, end_open_spans, last_snapshot, mark
 from otel_introspect.engine import native
 from otel_introspect.engine.live_table import Reference
 from otel_introspect.engine.native import get_ident
@@ -41,7 +45,8 @@ BOUND_SECONDS: Final = 0.8
 WRITING_SECONDS: Final = 0.4
 """How long of that it waits for the evidence to be on the span: what takes longer waits for the interrupted code."""
 
-_MILLISECOND: Final = 1_000_000
+LEAD_SECONDS: Final = 1.0
+"""How long before the end of gunicorn's grace what is still running is ended."""
 _MOMENT: Final = 0.005
 
 
@@ -81,13 +86,59 @@ def aborting(original: Callable[..., None], wanted: Callable[[], bool]) -> Calla
     return handle_abort
 
 
+def quitting(original: Callable[..., None], wanted: Callable[[], bool]) -> Callable[..., None]:
+    """What is to handle SIGQUIT and SIGINT: the worker leaves its requests in the middle, those of its threads too."""
+
+    def handle_quit(sig: int, frame: FrameType | None) -> None:
+        try:
+            if wanted():
+                last_words = LastWords(None, frame)
+                last_words.start()
+                last_words.wait()
+        except Exception:  # noqa: BLE001 - as above
+            count("failed", "reporting a worker that quits")
+        finally:
+            original(sig, frame)
+
+    return handle_quit
+
+
+def leaving(original: Callable[..., None], wanted: Callable[[], bool], grace: float) -> Callable[..., None]:
+    """What is to handle SIGTERM: the worker may finish what it is at, until the arbiter kills it after *grace* seconds.
+
+    Just before that, what is still running is ended: from a bare thread, as the main one may be at it.
+    """
+    begun: list[None] = []
+
+    def end_in_time() -> None:
+        lead = min(LEAD_SECONDS, grace / 2)
+        time.sleep(grace - lead)
+        introspection = active()
+        if introspection is not None and wanted():
+            with fail_open("ending what outlives gunicorn's grace"):
+                end_open_spans(introspection, export=bool(introspection.table), seconds=lead)
+
+    def handle_exit(sig: int, frame: FrameType | None) -> None:
+        try:
+            if wanted() and not begun:
+                begun.append(None)
+                start_new_thread = native._original("start_new_thread")  # noqa: SLF001 - as below
+                start_new_thread(end_in_time, ())
+        except Exception:  # noqa: BLE001 - as above
+            count("failed", "waiting for the end of gunicorn's grace")
+        finally:
+            original(sig, frame)
+
+    return handle_exit
+
+
 class LastWords:
     """Ends what the main thread is stuck in, and sends it off.
 
     Made, started and waited for in the handler: none of that takes a lock that anybody else has.
 
     Args:
-        worker: Gunicorn's.
+        worker: Gunicorn's, if it is given up on; None if it quits, with all that it does.
         frame: What was interrupted.
     """
 
@@ -130,9 +181,8 @@ class LastWords:
             return
         stuck = list(self._stuck(introspection))
         self._frame = None
-        if not stuck:
-            return
-        error = WorkerAborted(_why(self._worker))
+        quits = self._worker is None
+        error: Exception = ProcessEnded(WHY) if quits else WorkerAborted(_why(self._worker))
         for each in stuck:
             with fail_open("marking the span of an aborted request"):
                 self._mark(introspection, each, error)
@@ -141,6 +191,10 @@ class LastWords:
             with fail_open("ending the span of an aborted request"):
                 end(each.span, error)
         self._let_others_end(stuck)
+        if quits:  # what its threads are at
+            end_open_spans(introspection, export=False, seconds=max(self._deadline - time.monotonic(), 0.05))
+        elif not stuck:
+            return
         self._flush(introspection)
 
     def _stuck(self, introspection: Introspection) -> Iterator[_Stuck]:
