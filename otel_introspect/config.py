@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import make_dataclass
 from functools import cache
@@ -28,6 +29,8 @@ from otel_introspect.setting import (
 PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _MIN_ATTRIBUTE_BYTES: Final = 64
+DEFAULT_OBSERVERS: Final = ("thread", "signal") if sys.version_info < (3, 13) else ("thread", "signal", "faulthandler")
+"""Of which ``faulthandler`` reads stacks that may change meanwhile (python/cpython#140815, not mended below 3.13)."""
 TAIL_AGE_MS: Final = 50
 """How old a request is when the trigger ``tail`` begins to sample it: most are over before that, and cost nothing."""
 
@@ -73,7 +76,7 @@ class WatchdogConfig(Settings):
     Args:
         threshold: How long a span may stay open, in milliseconds; 0 turns the watchdog off.
         max_snapshots: How many snapshots a span gets at most.
-        observers: Who may take them.
+        observers: Who may take them; ``faulthandler`` by default from Python 3.13 on, as it can crash older ones.
         all_threads: Whether the other threads' stacks are taken once, too.
         locals: Whether local variables of the application's frames are taken.
         checkpoint: Which snapshots leave the process at once.
@@ -87,7 +90,7 @@ class WatchdogConfig(Settings):
     observers: tuple[str, ...] = setting(
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS,
         any_of("thread", "signal", "faulthandler"),
-        default=("thread", "signal"),
+        default=DEFAULT_OBSERVERS,
     )
     all_threads: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS, boolean, default=False)
     locals: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS, boolean, default=False)

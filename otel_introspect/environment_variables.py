@@ -27,7 +27,8 @@ OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS = "OTEL_PYTHON_INTROSPECT_WATCHDOG
 """Snapshots for each span, taken at 1, 2, 4, 8, 16, ... times the threshold; 1 to 32. Default: 5."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS"
-"""Who may take snapshots: any of ``thread``, ``signal``, ``faulthandler``. Default: ``thread,signal``."""
+"""Who may take snapshots: any of ``thread``, ``signal``, ``faulthandler``. Default: ``thread,signal``, from
+Python 3.13 on ``thread,signal,faulthandler``."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS"
 """``true``: a slow span also gets one event with the stacks of the other threads, identical ones grouped. Default:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -60,7 +61,7 @@ ROWS = [
         WatchdogConfig,
         "observers",
         "WATCHDOG_OBSERVERS",
-        ("thread", "signal"),
+        ("thread", "signal") if sys.version_info < (3, 13) else ("thread", "signal", "faulthandler"),
         "faulthandler,thread",
         ("thread", "faulthandler"),
         ("none", "threads", "thread signal"),

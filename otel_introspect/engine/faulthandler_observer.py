@@ -182,11 +182,12 @@ def _trace(watch: Watch, frames: Mapping[int, FrameType]) -> _Trace:
 def _is_same_way(before: list[Frame], now: list[Frame]) -> bool:
     """Whether two stacks, innermost first, lead the same way, as far as the shorter one goes, its last step apart.
 
-    What lies outside the outermost frame of *now* is the event loop's.
+    What lies outside the outermost frame of *now* is the event loop's. What of *now* lies outside *before* is on
+    another thread: a task that waits for work of its own.
     """
     for start in range(len(now), 0, -1):
-        outermost = now[start - 1]
-        ends = [place for place, frame in enumerate(before) if frame == outermost]
+        file, _, function = now[start - 1]
+        ends = [place for place, frame in enumerate(before) if (frame[0], frame[2]) == (file, function)]
         if ends:
             pairs = zip(reversed(before[: ends[-1] + 1]), reversed(now[:start]), strict=False)
             same = 0

@@ -49,7 +49,7 @@ class FaulthandlerTimer:
     """The one timer; those who want it are told apart by an object of theirs, the *owner*."""
 
     def __init__(self) -> None:
-        self._followers: list[object] = []
+        self._followers: weakref.WeakSet[object] = weakref.WeakSet()  # nobody is kept alive by not leaving
         self._originals: tuple[Callable[..., None], Callable[..., None]] | None = None
         self._wrappers: tuple[Callable[..., None], Callable[..., None]] | None = None
         self._foreign: _Call | None = None
@@ -76,9 +76,9 @@ class FaulthandlerTimer:
 
     def follow(self, owner: object) -> None:
         """Notice from now on who else uses it, until everybody who wants that has left."""
-        if any(each is owner for each in self._followers):
+        if owner in self._followers:
             return
-        self._followers.append(owner)
+        self._followers.add(owner)
         if self._originals is not None:
             return
         # Before, as it could not be told from what is set from now on.
@@ -92,7 +92,7 @@ class FaulthandlerTimer:
     def leave(self, owner: object) -> None:
         """Give back both functions, if nobody else follows and nobody has put something over them."""
         self.cancel(owner)
-        self._followers = [each for each in self._followers if each is not owner]
+        self._followers.discard(owner)
         if self._followers or self._originals is None or self._wrappers is None:
             return
         # Both or none: with one of them we would believe that it is somebody else's for ever.

@@ -59,6 +59,8 @@ class IntrospectInstrumentor(BaseInstrumentor):
             introspection = Introspection(config, tracer_provider=provider)
             activate(introspection)
             publish(kwargs.get("meter_provider"))
+            if introspection.dead_man is not None:
+                introspection.dead_man.follow()
             if introspection.profiles:
                 pools.follow()
             if introspection.watching and not self._attach(introspection, provider):
@@ -115,5 +117,3 @@ def _tell_what_has_no_effect(
             tell_once(logging.WARNING, "%s is understood, but this version does not act on it yet.", variable)
     if "log" in config.evidence.events:
         tell_once(logging.WARNING, "Evidence as log records is not there yet; it goes to span events.")
-    if "faulthandler" in config.watchdog.observers:
-        tell_once(logging.DEBUG, "The observer faulthandler is left out: this version does not have it yet.")

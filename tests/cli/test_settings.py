@@ -1,5 +1,7 @@
 """What the doctor says about our variables."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,16 +214,20 @@ def test_no_observer_without_the_gil():
     assert one(settings.observers(here)).level is Level.PROBLEM
 
 
-def test_an_observer_that_is_still_to_come_is_not_promised():
+def test_each_observer_is_named():
     """
-    Observers that this version lacks are named; asked for by name they are a note, alone a problem.
+    Each observer that is asked for says what it sees; faulthandler's risk is a note; without thread there is a problem.
     """
-    by_default = list(settings.observers(with_environ({})))
-    asked_for = list(settings.observers(with_environ({f"{PREFIX}WATCHDOG_OBSERVERS": "thread,faulthandler"})))
+    two = list(settings.observers(with_environ({f"{PREFIX}WATCHDOG_OBSERVERS": "thread,signal"})))
+    third = list(settings.observers(with_environ({f"{PREFIX}WATCHDOG_OBSERVERS": "thread,faulthandler"})))
     alone = list(settings.observers(with_environ({f"{PREFIX}WATCHDOG_OBSERVERS": "signal"})))
 
-    assert [each.level for each in by_default] == [Level.OK, Level.OK]
-    assert [each.level for each in asked_for] == [Level.OK, Level.NOTE]
+    assert [(each.level, each.message.partition(":")[0]) for each in two] == [
+        (Level.OK, "thread"),
+        (Level.OK, "signal"),
+    ]
+    assert third[1].message.startswith("faulthandler: ")
+    assert third[1].level is (Level.OK if sys.version_info >= (3, 13, 10) else Level.NOTE)
     assert [each.level for each in alone] == [Level.PROBLEM]
 
 

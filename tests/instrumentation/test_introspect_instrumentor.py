@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import sys
 import threading
 import types
@@ -242,14 +243,30 @@ def test_logs_are_not_there_yet(instrumentor, provider, monkeypatch, caplog):
 
 def test_observers_that_are_left_out(instrumentor, provider, monkeypatch, caplog):
     """
-    An observer that this version does not have is mentioned at debug level only.
+    An observer that this process can't have is mentioned at debug level only.
     """
     caplog.set_level("DEBUG", "otel_introspect")
+    monkeypatch.setattr(introspection, "is_supported", lambda: False)
     monkeypatch.setenv(PREFIX + "WATCHDOG_OBSERVERS", "thread,faulthandler")
     instrumentor.instrument(tracer_provider=provider)
 
     assert said(caplog) == []
-    assert said(caplog, "DEBUG") == ["The observer faulthandler is left out: this version does not have it yet."]
+    assert said(caplog, "DEBUG") == ["The observer faulthandler is left out: it is not to be had on this build."]
+
+
+def test_faulthandler_s_functions_are_given_back(instrumentor, provider, monkeypatch):
+    """
+    Who sets faulthandler's timer is noticed as long as we are switched on, and no longer.
+    """
+    before = faulthandler.dump_traceback_later, faulthandler.cancel_dump_traceback_later
+    monkeypatch.setenv(PREFIX + "WATCHDOG_OBSERVERS", "thread,faulthandler")
+    instrumentor.instrument(tracer_provider=provider)
+    meanwhile = faulthandler.dump_traceback_later, faulthandler.cancel_dump_traceback_later
+    instrumentor.uninstrument()
+
+    assert meanwhile[0] is not before[0]
+    assert meanwhile[1] is not before[1]
+    assert (faulthandler.dump_traceback_later, faulthandler.cancel_dump_traceback_later) == before
 
 
 def test_no_provider_of_the_sdk(instrumentor, provider, monkeypatch, caplog):

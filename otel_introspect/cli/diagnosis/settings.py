@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Final
@@ -14,11 +15,11 @@ from otel_introspect.config import NOT_IN_EFFECT, PREFIX, SETTINGS, EvidenceConf
 from otel_introspect.setting import problem as why_not
 from otel_introspect.setting import variables_of
 
-BUILT_OBSERVERS: Final = ("thread",)
-"""The observers that this version has; the settings know more of them."""
 BUILT_SINKS: Final = ("span",)
 """The sinks that this version has."""
 
+# From there on faulthandler's thread looks whether a frame is one before it reads it.
+_MENDED: Final = (3, 13, 10)
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _SECRETS: Final = frozenset({env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY})
 _MAX_SHOWN: Final = 80
@@ -174,13 +175,11 @@ def observers(here: Surroundings) -> Iterator[Finding]:
             "Start Python with the GIL on (PYTHON_GIL=1), or use a build that has it.",
         )
         return
-    left = [each for each in config.observers if each in BUILT_OBSERVERS]
-    not_built = [each for each in config.observers if each not in BUILT_OBSERVERS]
-    if not left:
+    if "thread" not in config.observers:
         yield problem(
             "observers",
-            f"none: {variable} names only {', '.join(not_built)}, which this version does not have yet.",
-            f"Unset {variable}, or add {', '.join(BUILT_OBSERVERS)} to it.",
+            f"none: {variable} names only {', '.join(config.observers)}, and without thread nothing is watched.",
+            f"Unset {variable}, or add thread to it.",
         )
         return
     yield ok(
@@ -188,14 +187,14 @@ def observers(here: Surroundings) -> Iterator[Finding]:
         "thread: sees sleep, I/O, locks and Python code; a C call that keeps the GIL (a regular expression, a sort) is "
         "seen only once it ends",
     )
-    if not_built:
-        but = " (but for the last stack of a worker that gunicorn gives up on)" if "signal" in not_built else ""
-        message = f"not in this version yet: {', '.join(not_built)}{but}"
-        # In the default they are only a promise; who asked for them by name is told.
+    if "signal" in config.observers:
+        yield ok("observers", "signal: sees the main thread, also in a regular expression, unless SIGALRM is taken")
+    if "faulthandler" in config.observers:
+        message = "faulthandler: sees any thread that keeps the GIL, unless faulthandler's timer is taken"
         yield (
-            note("observers", f"{message} (asked for in {variable})")
-            if here.value(variable)
-            else ok("observers", message)
+            ok("observers", message)
+            if sys.version_info >= _MENDED  # the doctor runs on the Python that the application gets
+            else note("observers", f"{message}; below Python 3.13.10 there is a small chance that its thread crashes")
         )
 
 
