@@ -307,7 +307,7 @@ def test_a_request_that_ends_within_the_grace(services):
     """
     command = [*GUNICORN, "-w", "1", "wsgi"]
 
-    span = ended_by(services, "graceful", command, "/sleep?seconds=1.5", [signal.SIGTERM])
+    span = ended_by(services, "graceful", command, "/slow?seconds=1.5", [signal.SIGTERM])
 
     assert "otel_introspect.interrupted" not in span.attributes
     assert span.status != ERROR

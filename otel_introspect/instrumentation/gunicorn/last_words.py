@@ -116,7 +116,7 @@ def leaving(original: Callable[..., None], wanted: Callable[[], bool], grace: fl
         introspection = active()
         if introspection is not None and wanted():
             with fail_open("ending what outlives gunicorn's grace"):
-                end_open_spans(introspection, export=bool(introspection.table), seconds=lead)
+                end_open_spans(introspection, export=True, seconds=lead)  # what is done, too, may not be sent yet
 
     def handle_exit(sig: int, frame: FrameType | None) -> None:
         try:
