@@ -265,6 +265,8 @@ class Introspection:
             self.recorder.open()
         if GREENLETS in modules:
             self.courier.note_hub()
+        if self.peek is not None:
+            self.peek.open()  # before the introspector has looked, which may be at once
         self.introspector.wake()
         if self.peek is not None:
             self.peek.begin()
@@ -362,6 +364,8 @@ class Introspection:
             self._profiler.after_fork()
         if self.table or (self._profiler is not None and self._profiler.is_at_work):
             self.introspector.wake()
+            if self.dead_man is not None:
+                self.dead_man.begin()
 
 
 def begins_profiles(config: ProfilerConfig) -> bool:

@@ -103,6 +103,8 @@ class Alarm:
         self._is_gentle = False
         self._generation = 0
         self._is_leaving = False
+        self._is_lent = False
+        """Whether somebody is known to have set the timer while we stand by: their ring is theirs."""
         self.keeps_rhythm = False
         """Whether it may ring again and again, for who samples: that costs a fourth less than a timer that is set anew.
         Who sets this is to call ``fall_silent`` where nobody answers."""
@@ -186,7 +188,7 @@ class Alarm:
             why_not = self._take(now, polite=polite)
             if why_not is not None:
                 return why_not
-        elif self.rings == inf:
+        elif self.rings == inf or self._is_replaced(*signal.getitimer(signal.ITIMER_REAL)):
             why_not = self._make_way(now, polite=polite)
             if why_not is not None:
                 return why_not
@@ -279,16 +281,15 @@ class Alarm:
             return False
         now = monotonic()
         left, interval = signal.getitimer(signal.ITIMER_REAL)
-        # Ours repeat, those that others set for once do not.
-        is_timer_ours = not left or abs(interval - _AGAIN) < _EARLY or 0 < interval < 2 * _MOST_RHYTHM
         if signal.getsignal(signal.SIGALRM) is not self._handler:
             # Whoever has it now would take a ring of ours for their own.
-            if left and is_timer_ours:
+            if left and not self._is_replaced(left, interval):
                 signal.setitimer(signal.ITIMER_REAL, 0)
             return False
-        if not is_timer_ours:
-            self.rings, self._quiet_since = inf, -inf  # so that their ring is known for what it is
+        if self._is_replaced(left, interval):
+            self.rings, self._is_lent = inf, True
             return False
+        self._is_lent = False
         strict = min(self._next_due(), self._foreign_due)
         rings = now + left
         if left and (self._rhythm != _AGAIN or (not self._is_gentle and rings <= when)):
@@ -308,6 +309,19 @@ class Alarm:
             # The main thread has set it meanwhile, or has relied on its ringing sooner: that is to set it itself.
             signal.setitimer(signal.ITIMER_REAL, _SHORTEST, _AGAIN)
         return True
+
+    @staticmethod
+    def _is_replaced(left: float, interval: float) -> bool:
+        """Whether that timer is one that somebody else has set: ours repeat."""
+        return left > 0 and not (abs(interval - _AGAIN) < _EARLY or 0 < interval < 2 * _MOST_RHYTHM)
+
+    def _is_somebody_else_s(self) -> bool:
+        left, interval = signal.getitimer(signal.ITIMER_REAL)
+        if self.is_borrowed:
+            return False
+        if self._is_replaced(left, interval):
+            self.rings, self._is_lent = inf, True
+        return self.rings == inf and left > 0
 
     def _would_kill(self) -> bool:
         """Whether the main thread has just given SIGALRM back, or gives its place to another program."""
@@ -424,8 +438,9 @@ class Alarm:
         now = monotonic()
         is_summoned, self._is_summoned = self._is_summoned, False
         was_resting = self.rings == inf
-        if was_resting and is_summoned and not self.is_borrowed and signal.getitimer(signal.ITIMER_REAL)[0]:
-            self._ringing = False  # somebody has set the timer while it stood by, and is to have it
+        is_lent, self._is_lent = self._is_lent and not is_summoned, False
+        if is_summoned and self._is_somebody_else_s():
+            self._ringing = False  # set while it stood by: they are to have it
             return
         # Ours repeats until it is answered: what goes off once, and that late, was set by somebody else.
         is_late = not is_summoned and now - self.rings > LONGEST and not signal.getitimer(signal.ITIMER_REAL)[1]
@@ -437,7 +452,7 @@ class Alarm:
             self._foreign_due = inf if error is None else now  # not both at once: it has the next ring
         # Nobody of ours has set a timer for long: somebody who has counted on what it does by default, ``alarm(60)``.
         is_quiet = is_late or (was_resting and now - self._quiet_since > LONGEST)
-        is_foreign = is_stray and is_quiet and min(due, look) == inf
+        is_foreign = is_stray and (is_lent or (is_quiet and min(due, look) == inf))
         previous = self._previous
         # Before anything is raised: whoever waits beside that still has their time.
         self._go_on(due, look, now)

@@ -36,16 +36,20 @@ from otel_introspect.engine import closing
 from otel_introspect.engine.alarm import ALARM, Alarm
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import LiveTable, Watch, next_look
-from otel_introspect.engine.native import allocate_lock, get_ident, is_main_thread
+from otel_introspect.engine.native import allocate_lock, get_ident
 from otel_introspect.engine.places import Place, Sighting, Stack, ThreadPlace
 from otel_introspect.engine.stacks import Capture, capture
 from otel_introspect.faults import count, tell_once
 
 PATIENCE: Final = 0.02
 """So many seconds after it should have looked, the introspector is taken to be kept from it."""
+# The timer may ring so much earlier than it should.
+_ABOUT: Final = 0.002
 # The handler, when it is its turn, is given so many seconds to begin, and looked after so often.
 _TURN: Final = 0.01
 _MOMENT: Final = 0.001
+# And the introspector after it, in moments.
+_TURNS: Final = 20
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
 # Spans that one ring goes through, and those whose stacks it looks for: parked tasks take longest.
@@ -113,22 +117,19 @@ class Peek:
         self._offset = self._clock.wall() - self._clock.monotonic()
         self._looks_on: Final = (self._answer, self._next_due)  # one object each, to be taken off again
 
+    def open(self) -> None:
+        """Be there, from now on."""
+        if not self._is_on:
+            self._is_on = True
+            self._alarm.look_on(*self._looks_on)
+
     def begin(self) -> None:
         """A span has started after a while without any. On its thread, after the introspector was woken.
 
         That request may keep the GIL from its start, so that the introspector does not come to have the alarm set.
         """
-        if not self._is_on:
-            self._is_on = True
-            self._alarm.look_on(*self._looks_on)
-        if self._due == inf and is_main_thread():
-            now = time.monotonic()
-            self._due = now + self._threshold / _SECOND + PATIENCE
-            why_not = "it is not free" if not self._alarm.is_standing_by else None
-            if why_not is None:
-                why_not = self._alarm.ring_by(self._due, now, polite=True, gentle=True)
-            if why_not is not None:
-                self._step_aside(why_not)
+        if self._due == inf:
+            self.go_on(None)
 
     def give_way(self) -> None:
         """Let the alarm go first, if it is its turn by now. On the introspector's thread, before it looks.
@@ -136,22 +137,26 @@ class Peek:
         Where a handler runs Python lets go of the GIL. Who has waited for that sees what the handler is about to see,
         but only because of it, and would say that it could see so itself.
         """
-        due = self._due
-        now = time.monotonic()
-        end = now + _TURN
-        while due <= now < end and self._due == due:
-            self._nobodys.acquire(timeout=_MOMENT)  # sleeps, also where gevent has put its own in place of that
-            now = time.monotonic()
+        now, due = time.monotonic(), -inf
+        while self._due != due and now >= self._due - _ABOUT:  # the next one, too, where this thread was kept from that
+            due, end = self._due, now + _TURN
+            while self._due == due and now < end:
+                self._nobodys.acquire(timeout=_MOMENT)  # sleeps, also where gevent has put its own in place of that
+                now = time.monotonic()
 
     def go_on(self, wait: int | None) -> None:
-        """The introspector has looked, and means to come back in *wait* nanoseconds, or after one threshold."""
+        """The introspector has looked, and means to come back in *wait* nanoseconds, or after one threshold.
+
+        From any thread.
+        """
         if not self._is_on:
             return
         self._offset = self._clock.wall() - self._clock.monotonic()
         # First, as a ring that comes in between would find out that it is overdue.
         self._due = due = time.monotonic() + (self._threshold if wait is None else wait) / _SECOND + PATIENCE
         if not self._alarm.put_off(due):
-            self._step_aside("it is not free")
+            self._due = inf
+            tell_once(logging.DEBUG, "The observer signal is left out, as SIGALRM is somebody else's or can't be had.")
 
     def rest(self) -> None:
         """The introspector has parked, or ends: ring no more."""
@@ -170,10 +175,6 @@ class Peek:
         self._due = inf
         self.handed.clear()
 
-    def _step_aside(self, why: str) -> None:
-        self._due = inf
-        tell_once(logging.DEBUG, "The observer signal is left out where SIGALRM can't be had: %s.", why)
-
     # In the main thread, on top of whatever runs there: takes no lock, imports nothing, logs nothing.
 
     def _next_due(self) -> float:
@@ -183,15 +184,27 @@ class Peek:
         due = self._due
         if frame is None or due == inf or not self._alarm.is_standing_by:
             return inf, None
-        if now < due:
+        if now < due - _ABOUT:
             return due, None
         wait = self._threshold
         try:
             wait = self._look(frame)
         except Exception:  # noqa: BLE001 - it would come out of any line of the application
             count("failed", "peeking")
-        self._due = due = now + wait / _SECOND + PATIENCE
-        return due, None
+        self._due = now + wait / _SECOND + PATIENCE
+        self._give_turn()
+        return self._due, None
+
+    def _give_turn(self) -> None:
+        """Let the introspector look now, before what keeps the GIL goes on: it has a profile to begin, and more to say.
+
+        It says that it has by meaning to look again at another time. Nobody is waited for who may wait for this thread:
+        only so long.
+        """
+        due, waited = self._due, 0
+        while self._due == due and waited < _TURNS:
+            self._nobodys.acquire(timeout=_MOMENT)
+            waited += 1
 
     def _look(self, frame: FrameType) -> int:
         """Look at the spans of this thread that are due; in how many nanoseconds the next one is."""

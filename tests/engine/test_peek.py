@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -29,7 +30,7 @@ OBSERVER = "otel_introspect.observer"
 ELAPSED = "otel_introspect.elapsed_ms"
 
 SCRIPT = """
-import json, os, re, signal, sys, threading, time
+import json, math, os, re, signal, sys, threading, time
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -54,13 +55,13 @@ provider.add_span_processor(SimpleSpanProcessor(exporter))
 request = provider.get_tracer("test").start_as_current_span
 
 def stuck(seconds):
-    # One expression, which is longer or shorter: the introspector has no chance in between.
-    length, took = 20, 0.0
-    while took < seconds:
+    took = []
+    for _ in range(3):
         began = time.perf_counter()
-        re.match(r"^(a+)+$", "a" * length + "!")
-        took = time.perf_counter() - began
-        length += 1
+        re.match(r"^(a+)+$", "a" * 14 + "!")
+        took.append(time.perf_counter() - began)
+    length = 14 + math.ceil(math.log2(seconds / min(took)))  # each letter more takes twice as long
+    re.match(r"^(a+)+$", "a" * length + "!")
 
 def timer():
     return signal.getitimer(signal.ITIMER_REAL)
@@ -106,13 +107,14 @@ def _watched():
 
 
 def stuck(seconds):
-    """Keep the GIL for at least that long, in one regular expression after others that are shorter."""
-    length, took = 18, 0.0
-    while took < seconds:
+    """Keep the GIL for about that long, or twice that, in one call."""
+    took = []
+    for _ in range(3):
         began = time.perf_counter()
-        re.match(r"^(a+)+$", "a" * length + "!")
-        took = time.perf_counter() - began
-        length += 1
+        re.match(r"^(a+)+$", "a" * 14 + "!")
+        took.append(time.perf_counter() - began)
+    length = 14 + math.ceil(math.log2(seconds / min(took)))  # each letter more takes twice as long
+    re.match(r"^(a+)+$", "a" * length + "!")
 
 
 def snapshots(span):
@@ -265,6 +267,7 @@ def test_who_raises_there_harms_nobody(watched):
 def _by_hand(tracing, monkeypatch):
     """Looks by hand, at the tracing's own clock."""
     monkeypatch.setattr(ALARM, "is_standing_by", True)
+    monkeypatch.setattr("otel_introspect.engine.peek._TURNS", 0)  # there is no thread to wait for
     peek = tracing.introspection.peek
 
     def look():

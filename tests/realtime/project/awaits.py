@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import views
 from asgiref.sync import async_to_sync, sync_to_async
 from django.http import HttpResponse
 from django.utils.decorators import method_decorator
@@ -19,6 +20,11 @@ def seconds_of(request):
 
 async def fast(_request):
     return HttpResponse("fast")
+
+
+async def regex(request):
+    """Keeps the GIL on the event loop's thread."""
+    return views.regex(request)
 
 
 async def innermost(seconds):

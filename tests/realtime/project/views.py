@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
+import re
 import sys
 import threading
 import time
@@ -42,6 +44,19 @@ def busy(request):
     while time.monotonic() < end:
         turns += 1
     return HttpResponse("busy")
+
+
+def regex(request):
+    """Keeps the GIL in one call for about that long, or twice that."""
+    seconds = seconds_of(request)
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        re.match(r"^(a+)+$", "a" * 14 + "!")
+        took.append(time.perf_counter() - began)
+    length = 14 + math.ceil(math.log2(seconds / min(took)))  # each letter more takes twice as long
+    re.match(r"^(a+)+$", "a" * length + "!")
+    return HttpResponse("regex")
 
 
 def decorated(request):
