@@ -42,17 +42,24 @@ def by_observer(span, name):
 @pytest.mark.parametrize("kind", ["single", "preload", "uvicorn", "gevent"])
 def test_a_regular_expression_in_the_main_thread(services, kind):
     """
-    A view that is stuck in a regular expression has the stack at its threshold, by the alarm, where it has that thread.
+    A view that is stuck in a regular expression has the stack at its threshold; by the alarm, unless that has just let
+    the thread have the GIL for another reason.
     """
     path = "/regex?seconds=1" if kind != "uvicorn" else "/async/regex?seconds=1"
-    span = services(kind).ask(path)
+    service, by_alarm = services(kind), []
+    for _ in range(5):
+        span = service.ask(path)
+        assert span.slow is True
+        first = span.snapshots[0]
+        assert first.attributes["code.function.name"].endswith("regex")
+        assert "re.match" in first.stack
+        assert THRESHOLD_MS <= first.attributes[ELAPSED] < 4 * THRESHOLD_MS
+        assert span.start <= first.time < span.end
+        by_alarm += by_observer(span, "signal")
+        if by_alarm:
+            break
 
-    assert span.slow is True
-    (first, *_) = by_observer(span, "signal")
-    assert first.attributes["code.function.name"].endswith("regex")
-    assert "re.match" in first.stack
-    assert THRESHOLD_MS <= first.attributes[ELAPSED] < 4 * THRESHOLD_MS
-    assert span.start <= first.time < span.end
+    assert by_alarm
 
 
 def test_sleep_is_seen_by_the_thread(services):
