@@ -40,6 +40,7 @@ PERIOD: Final = 1_000_000_000
 """It is put off no more often than this, in nanoseconds, and forgives lateness of no less."""
 _NANOSECONDS: Final = 1_000_000_000
 _SOON: Final = 1_000_000
+_PATIENCE: Final = 0.05
 # A request that starts as the introspector is about to come round is to be past the threshold, too.
 _MARGIN: Final = 100_000_000
 # After it has fired for nothing.
@@ -123,7 +124,8 @@ class DeadManSwitch:
         """
         if self._fires_at is None:
             with fail_open("setting faulthandler's timer"):
-                self._put_off(self._clock.monotonic() + PERIOD // 2)
+                # The introspector may be at it, and would not get on with it beside this request.
+                self._put_off(self._clock.monotonic() + PERIOD // 2, patience=_PATIENCE)
 
     def go_on(self, wait: int | None) -> int | None:
         """The introspector means to come round in *wait* nanoseconds, None if there is nothing to come for.
@@ -145,10 +147,17 @@ class DeadManSwitch:
                 return wait
         return wait if planned <= self._until else max(self._until - now, 0)
 
-    def _put_off(self, until: int) -> bool:
-        """Have it fire a while after *until*, and not before; says whether it will, if nobody comes round."""
-        if not is_supported() or not self._lock.acquire(blocking=False):
+    def _put_off(self, until: int, patience: float = 0) -> bool:
+        """Have it fire a while after *until*, and not before; says whether it will, if nobody comes round.
+
+        Who finds another one at it waits so many seconds, and leaves it at what that has done.
+        """
+        if not is_supported():
             return False
+        if not self._lock.acquire(blocking=False):
+            if self._lock.acquire(timeout=patience):
+                self._lock.release()
+            return self._fires_at is not None
         try:
             self._fires_at = None
             self._timer.follow(self)

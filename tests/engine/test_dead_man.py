@@ -244,6 +244,29 @@ def test_a_first_request_has_it_set(make_switch, timer, clock):
     assert len(timer.sets) == 2
 
 
+def test_a_request_waits_for_who_is_setting_it(make_switch, timer, monkeypatch):
+    """
+    A request that finds the introspector in the middle of setting it lets it, as that might not come to it otherwise.
+    """
+    switch = make_switch()
+    begun, make_file = threading.Event(), switch._file_to_write
+
+    def slowly():
+        begun.set()
+        time.sleep(0.01)
+        return make_file()
+
+    monkeypatch.setattr(switch, "_file_to_write", slowly)
+    introspector = threading.Thread(target=switch.go_on, args=(SECOND,))
+    introspector.start()
+    begun.wait(10)
+    switch.begin()
+    introspector.join()
+
+    assert switch.fires_at is not None
+    assert len(timer.sets) == 1
+
+
 def test_it_covers_the_introspector_s_sleep(make_switch, timer):
     """
     While nothing is open it does not fire before the introspector has slept as long as it may.
