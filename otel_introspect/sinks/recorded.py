@@ -15,6 +15,8 @@ class FlightRecorderSink:
         self._recorder = recorder
 
     def emit(self, span: Span, name: str, attributes: dict[str, AttributeValue], timestamp: int) -> bool:
-        """See ``Sink``."""
-        self._recorder.add_event(span.get_span_context().span_id, name, attributes, timestamp)
+        """See ``Sink``. What an adapter has in the place of a span is no entry span, and was never written down."""
+        context = getattr(span, "get_span_context", None)
+        if context is not None:
+            self._recorder.add_event(context().span_id, name, attributes, timestamp)
         return True
