@@ -76,6 +76,7 @@ class LazyGroup(click.Group):
             "doctor",
             "Say what it will do in this environment, and what is wrong.",
         ),
+        "ps": ("otel_introspect.cli.ps", "ps", "Show the requests in flight, in every worker, and where they are."),
         "render": (
             "otel_introspect.cli.render",
             "render",

@@ -59,8 +59,11 @@ class RecorderDirectory:
             self.path.chmod(0o700)  # whatever the umask is
         return self.path
 
-    def check(self) -> None:
+    def check(self, *, any_owner: bool = False) -> None:
         """See whether it is private.
+
+        Args:
+            any_owner: Also to another user, for root, who may look everywhere and writes nothing.
 
         Raises:
             DirectoryRefused: If it is not.
@@ -73,7 +76,7 @@ class RecorderDirectory:
         if not stat.S_ISDIR(status.st_mode):
             why = f"{self.path} is not a directory"
             raise DirectoryRefused(why)
-        if status.st_uid not in {os.geteuid(), 0}:
+        if not any_owner and status.st_uid not in {os.geteuid(), 0}:
             why = f"{self.path} belongs to another user ({status.st_uid}), and must be this one's own"
             raise DirectoryRefused(why)
         if status.st_mode & _OTHERS_MAY_WRITE:

@@ -1,8 +1,8 @@
 """Fuzzes what may be in a flight recorder's file: random, mutated, cut, spliced and forged content.
 
 ``python tests/fuzz/fuzz_flight_recorder.py --seconds 600`` says how many files it has tried and how much memory
-that took at most, or how to try the one that failed. Nothing but ``UnreadableRecord`` may be raised, what is read must be fit
-for an exporter, and no file may make the reader use more than a bounded amount of memory.
+that took at most, or how to try the one that failed. Nothing but ``UnreadableRecord`` may be raised, what is read must
+be fit for an exporter, and no file may make the reader use more than a bounded amount of memory.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from otel_introspect.cli.diagnosis import export, launch, profiles, settings
+from otel_introspect.cli.diagnosis import export, launch, profiles, recorder, settings
 from otel_introspect.cli.diagnosis.finding import Finding, problem
 from otel_introspect.cli.diagnosis.surroundings import Surroundings
 
@@ -24,6 +24,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     settings.observers,
     settings.evidence,
     profiles.profiles,
+    recorder.recorder,
     settings.variables,
     settings.mistyped,
 )
