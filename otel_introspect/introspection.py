@@ -6,6 +6,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from sys import modules
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from otel_introspect.engine.ownership import is_library, is_surroundings
 from otel_introspect.engine.peek import Peek, Sight
 from otel_introspect.engine.places import GREENLETS
 from otel_introspect.engine.recorder_directory import DUMP_SUFFIX, RecorderDirectory
+from otel_introspect.engine.stacks import Capture
 from otel_introspect.engine.vital_signs import PERIOD, VitalSigns
 from otel_introspect.faults import fail_open, tell_once
 
@@ -121,13 +123,16 @@ class Introspection:
         watchdog = self.config.watchdog
         if not self.finds_slow or "signal" not in watchdog.observers:
             return None
-        return Peek(
+        peek = Peek(
             self.table,
             self._report_sight,
             threshold_ms=watchdog.threshold,
             max_snapshots=watchdog.max_snapshots,
             clock=self._clock,
         )
+        if self.recorder is not None:
+            peek.peeked = partial(_write_down_peeked, self.recorder)
+        return peek
 
     def _make_dead_man(self) -> DeadManSwitch | None:
         if not self.finds_slow or "faulthandler" not in self.config.watchdog.observers:
@@ -381,6 +386,11 @@ def _idle_seconds(config: IntrospectConfig) -> float:
     if config.recorder.directory != "none":
         soonest = min(soonest or _PERIOD_MS, _PERIOD_MS)
     return soonest * _SECONDS
+
+
+def _write_down_peeked(recorder: FlightRecorder, key: Hashable, capture: Capture, taken: int) -> None:
+    # At once, in the handler: if the process is killed before the GIL is let go of, nobody has written anything else.
+    recorder.saw(key, capture, taken, thread_id=get_ident(), observer="signal")
 
 
 def _described(span: Any) -> Mapping[str, Any]:  # noqa: ANN401 - the SDK's span, or what an adapter has in its place
