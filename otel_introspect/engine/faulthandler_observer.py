@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any, Final
 
 from otel_introspect.engine.clock import Clock, SystemClock
-from otel_introspect.engine.dead_man import DeadManSwitch, Dump, Frame
+from otel_introspect.engine.dead_man import PERIOD, DeadManSwitch, Dump, Frame
 from otel_introspect.engine.live_table import Watch
 from otel_introspect.engine.native import allocate_lock
 from otel_introspect.engine.places import ThreadPlace
@@ -67,6 +67,7 @@ class FaulthandlerObserver:
                 self._switch.disarm()
 
     def _collect(self, fires_at: int) -> None:
+        late = self._clock.monotonic() - fires_at
         reading = _Reading(self._switch)
         candidates = []
         frames = current_frames()
@@ -88,8 +89,10 @@ class FaulthandlerObserver:
             return
         if any(candidate.is_written for candidate in candidates):
             self._switch.pause_no_more()
-        else:
-            count("dropped", "faulthandler: no request")
+            return
+        count("dropped", "faulthandler: no request")
+        # Who comes much later than it has fired was kept from it, by a request that has ended before our turn.
+        if late < PERIOD // 2:
             self._switch.pause()
 
     def _write(self, candidate: _Candidate, reading: _Reading) -> None:

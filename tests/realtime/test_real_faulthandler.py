@@ -101,18 +101,22 @@ def test_requests_of_other_threads():
                 with tracer.start_as_current_span("healthy"): time.sleep(0.005)
         healthy_one = threading.Thread(target=healthy); healthy_one.start()
         time.sleep(2.3)
-        stuck = threading.Thread(target=request); stuck.start()
-        stuck.join(); stop.set(); healthy_one.join(); show()
+        # One that ends before the introspector has had its turn, beside the other thread's, is not seen.
+        for _ in range(4):
+            stuck = threading.Thread(target=request); stuck.start(); stuck.join()
+            time.sleep(0.5)
+            if any(span.name == "request" and span.events for span in exporter.get_finished_spans()): break
+        stop.set(); healthy_one.join(); show()
     """)["spans"]
 
     stuck = [snapshots for name, snapshots in spans if name == "request"]
     healthy = [snapshots for name, snapshots in spans if name == "healthy"]
-    ((_, function, elapsed, _),) = by_faulthandler(stuck[0])
+    ((_, function, elapsed, _),) = by_faulthandler(stuck[-1])
     assert function == "innermost"
     assert 1_000 <= elapsed < 5_000
     assert len(healthy) > 20
-    # One of them may have waited for the GIL, and be slow for it.
-    assert sum(bool(snapshots) for snapshots in healthy) <= 1
+    # One of them at a time may have waited for the GIL, and be slow for it.
+    assert sum(bool(snapshots) for snapshots in healthy) <= len(stuck)
 
 
 def test_healthy_processes_are_not_written_down():
