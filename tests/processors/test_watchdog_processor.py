@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, Samp
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from otel_introspect import faults
-from otel_introspect.config import IntrospectConfig, WatchdogConfig
+from otel_introspect.config import IntrospectConfig, RecorderConfig, WatchdogConfig
 from otel_introspect.engine.introspector import INTROSPECTOR_NAME
 from otel_introspect.engine.places import GreenletPlace, TaskPlace
 from otel_introspect.introspection import Introspection
@@ -554,7 +554,7 @@ def test_watchdog_off():
     Under a threshold of 0, or without the observer that there is, no span is watched and no thread started.
     """
     for watchdog in (WatchdogConfig(threshold=0), WatchdogConfig(observers=("signal",))):
-        introspection = Introspection(IntrospectConfig(watchdog=watchdog))
+        introspection = Introspection(IntrospectConfig(watchdog=watchdog, recorder=RecorderConfig(directory="none")))
         tracer = tracer_with(WatchdogSpanProcessor(introspection))
         span = tracer.start_span("GET /")
         assert not introspection.table
