@@ -29,8 +29,10 @@ from otel_introspect.setting import (
 PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _MIN_ATTRIBUTE_BYTES: Final = 64
-DEFAULT_OBSERVERS: Final = ("thread", "signal") if sys.version_info < (3, 13) else ("thread", "signal", "faulthandler")
-"""Of which ``faulthandler`` reads stacks that may change meanwhile (python/cpython#140815, not mended below 3.13)."""
+# faulthandler reads stacks that may change meanwhile: it looks before it leaps from these releases on
+# (python/cpython#140815), and may crash the process before them, as 3.13.0 did here.
+FAULTHANDLER_IS_SAFER: Final = (3, 13, 10) <= sys.version_info < (3, 14) or sys.version_info >= (3, 14, 1)
+DEFAULT_OBSERVERS: Final = ("thread", "signal", "faulthandler") if FAULTHANDLER_IS_SAFER else ("thread", "signal")
 TAIL_AGE_MS: Final = 50
 """How old a request is when the trigger ``tail`` begins to sample it: most are over before that, and cost nothing."""
 
@@ -76,7 +78,7 @@ class WatchdogConfig(Settings):
     Args:
         threshold: How long a span may stay open, in milliseconds; 0 turns the watchdog off.
         max_snapshots: How many snapshots a span gets at most.
-        observers: Who may take them; ``faulthandler`` by default from Python 3.13 on, as it can crash older ones.
+        observers: Who may take them; ``faulthandler`` by default from Python 3.13.10 on, as it can crash older ones.
         all_threads: Whether the other threads' stacks are taken once, too.
         locals: Whether local variables of the application's frames are taken.
         checkpoint: Which snapshots leave the process at once.

@@ -28,7 +28,7 @@ OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS = "OTEL_PYTHON_INTROSPECT_WATCHDOG
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS"
 """Who may take snapshots: any of ``thread``, ``signal``, ``faulthandler``. Default: ``thread,signal``, from
-Python 3.13 on ``thread,signal,faulthandler``."""
+Python 3.13.10 on ``thread,signal,faulthandler``."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS"
 """``true``: a slow span also gets one event with the stacks of the other threads, identical ones grouped. Default:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from otel_introspect import config as configuration
 from otel_introspect.config import (
+    FAULTHANDLER_IS_SAFER,
     NOT_IN_EFFECT,
     PREFIX,
     SETTINGS,
@@ -61,7 +61,7 @@ ROWS = [
         WatchdogConfig,
         "observers",
         "WATCHDOG_OBSERVERS",
-        ("thread", "signal") if sys.version_info < (3, 13) else ("thread", "signal", "faulthandler"),
+        ("thread", "signal", "faulthandler") if FAULTHANDLER_IS_SAFER else ("thread", "signal"),
         "faulthandler,thread",
         ("thread", "faulthandler"),
         ("none", "threads", "thread signal"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from otel_introspect import environment_variables, semconv
-from otel_introspect.config import NOT_IN_EFFECT, PREFIX, SETTINGS
+from otel_introspect.config import FAULTHANDLER_IS_SAFER, NOT_IN_EFFECT, PREFIX, SETTINGS
 from otel_introspect.setting import problem, read, variables_of
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -54,7 +53,7 @@ def test_defaults_are_those_of_the_settings(variable):
     default = next(each.default for each in dataclasses.fields(config) if each.name == field)
     literal = re.fullmatch(r"`([^`]+)`", DEFAULTS[variable])
     written = literal[1] if literal else ""
-    if field == "observers" and sys.version_info >= (3, 13):
+    if field == "observers" and FAULTHANDLER_IS_SAFER:
         written += ",faulthandler"  # as the row says
 
     assert problem(config, variable, written) is None

@@ -1,7 +1,5 @@
 """What the doctor says about our variables."""
 
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from otel_introspect.cli.diagnosis import settings
 from otel_introspect.cli.diagnosis.finding import Level
 from otel_introspect.cli.diagnosis.surroundings import Interpreter, Surroundings
-from otel_introspect.config import PREFIX, SETTINGS
+from otel_introspect.config import FAULTHANDLER_IS_SAFER, PREFIX, SETTINGS
 from otel_introspect.setting import variables_of
 
 
@@ -227,7 +225,7 @@ def test_each_observer_is_named():
         (Level.OK, "signal"),
     ]
     assert third[1].message.startswith("faulthandler: ")
-    assert third[1].level is (Level.OK if sys.version_info >= (3, 13, 10) else Level.NOTE)
+    assert third[1].level is (Level.OK if FAULTHANDLER_IS_SAFER else Level.NOTE)
     assert [each.level for each in alone] == [Level.PROBLEM]
 
 

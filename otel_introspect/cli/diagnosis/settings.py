@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Final
@@ -11,15 +10,20 @@ from urllib.parse import urlsplit, urlunsplit
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
 from otel_introspect.cli.diagnosis.surroundings import OUR_DISTRIBUTION, Surroundings
-from otel_introspect.config import NOT_IN_EFFECT, PREFIX, SETTINGS, EvidenceConfig, WatchdogConfig
+from otel_introspect.config import (
+    FAULTHANDLER_IS_SAFER,
+    NOT_IN_EFFECT,
+    PREFIX,
+    SETTINGS,
+    EvidenceConfig,
+    WatchdogConfig,
+)
 from otel_introspect.setting import problem as why_not
 from otel_introspect.setting import variables_of
 
 BUILT_SINKS: Final = ("span",)
 """The sinks that this version has."""
 
-# From there on faulthandler's thread looks whether a frame is one before it reads it.
-_MENDED: Final = (3, 13, 10)
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _SECRETS: Final = frozenset({env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY})
 _MAX_SHOWN: Final = 80
@@ -193,8 +197,8 @@ def observers(here: Surroundings) -> Iterator[Finding]:
         message = "faulthandler: sees any thread that keeps the GIL, unless faulthandler's timer is taken"
         yield (
             ok("observers", message)
-            if sys.version_info >= _MENDED  # the doctor runs on the Python that the application gets
-            else note("observers", f"{message}; below Python 3.13.10 there is a small chance that its thread crashes")
+            if FAULTHANDLER_IS_SAFER  # the doctor runs on the Python that the application gets
+            else note("observers", f"{message}; on this Python there is a small chance that its thread crashes")
         )
 
 
