@@ -6,9 +6,10 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from functools import partial
 from sys import modules
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.trace import Tracer, TracerProvider, get_tracer, get_tracer_provider
 
@@ -25,7 +26,8 @@ from otel_introspect.engine.native import get_ident, is_main_thread
 from otel_introspect.engine.ownership import is_library, is_surroundings
 from otel_introspect.engine.peek import Peek, Sight
 from otel_introspect.engine.places import GREENLETS
-from otel_introspect.engine.recorder_directory import DUMP_SUFFIX, RecorderDirectory
+from otel_introspect.engine.recorder_claims import abandoned
+from otel_introspect.engine.recorder_directory import DUMP_SUFFIX, DirectoryRefused, RecorderDirectory
 from otel_introspect.engine.stacks import Capture
 from otel_introspect.engine.vital_signs import PERIOD, VitalSigns
 from otel_introspect.faults import fail_open, tell_once
@@ -47,6 +49,27 @@ _SECOND: Final = 1_000_000_000
 _PERIOD_MS: Final = PERIOD // 1_000_000
 # Which request it is. The path without its query, as that may hold what is nobody's business.
 _DESCRIBING: Final = ("http.request.method", "http.method", "http.route", "url.path")
+
+
+# How often a process that is at work looks for what others have left, in nanoseconds.
+_RECOVERY_PERIOD: Final = 10_000_000_000
+# A process that has just started may be about to fork its workers, or to be over: they, or others, are to recover then.
+START_SETTLES: Final = 3.0
+_FORK_SETTLES: Final = 1.0
+
+
+class Recovering(Protocol):
+    """Sends off what dead processes have left."""
+
+    sent: int
+
+    def is_needed(self) -> bool:
+        """Whether there is anything to do."""
+        ...
+
+    def run(self) -> object:
+        """Do it, on a thread that may block."""
+        ...
 
 
 class Introspection:
@@ -74,6 +97,8 @@ class Introspection:
         """Whether profiles are taken at all, other than in code."""
         self.begins_profiles: Final = begins_profiles(config.profiler)
         """Whether a profile may begin with an entry span, or soon after it."""
+        self.recorder_directory: Final = RecorderDirectory(config.recorder.directory)
+        """Where flight recorders' files are, if there are any."""
         self.recorder: Final = self._flight_recorder()
         """Where open spans are written down for when this process is gone; None if they are not."""
         self.watching = (
@@ -83,6 +108,7 @@ class Introspection:
         self.inherited: frozenset[Hashable] = frozenset()
         """The spans, by their keys, that a forked process has from its parent, which will end them."""
         self._clock = clock
+        self._clock_or_system: Final[Clock] = SystemClock() if clock is None else clock
         self.peek: Final = self._make_peek()
         """The observer ``signal``; None if there is to be none."""
         self.dead_man: Final = self._make_dead_man()
@@ -95,8 +121,15 @@ class Introspection:
         self._vital_signs = (
             None
             if self.recorder is None
-            else VitalSigns(self.table, self.recorder, _described, SystemClock() if clock is None else clock)
+            else VitalSigns(self.table, self.recorder, _described, self._clock_or_system)
         )
+        self.make_recovery: Callable[[], Recovering] | None = None
+        """Makes what recovers dead processes' requests, which needs the SDK; None if nothing is to."""
+        self.recovers = True
+        """Whether this process does so itself. One that forks workers does not: they would share its connections."""
+        self._recovery: Recovering | None = None
+        self._next_recovery = 0
+        self._recovery_waits = False
         self._watchdog: Watchdog | None = None
         self._profiler: Profiler | None = None
         self._request_trigger: RequestTrigger | None = None
@@ -237,15 +270,66 @@ class Introspection:
         return self._profiler
 
     def _flight_recorder(self) -> FlightRecorder | None:
-        setting = self.config.recorder.directory
-        if setting == "none":
+        if self.config.recorder.directory == "none":
             return None
-        return FlightRecorder(RecorderDirectory(setting), self._resource)
+        return FlightRecorder(
+            self.recorder_directory, self._resource, self.config.watchdog.threshold if self.finds_slow else 0
+        )
 
     def _resource(self) -> Mapping[str, Any]:
         provider = self.tracer_provider or get_tracer_provider()
         resource = getattr(provider, "resource", None)  # which the API's own provider does not have
         return dict(getattr(resource, "attributes", {}))
+
+    @property
+    def recovery(self) -> Recovering | None:
+        """What recovers the requests of dead processes; None if nothing is to."""
+        if self._recovery is None and self.make_recovery is not None and self.recorder is not None:
+            with self._assembling:
+                if self._recovery is None:
+                    self._recovery = self.make_recovery()
+        return self._recovery
+
+    def recover_soon(self, *, settle: float = 0) -> bool:
+        """Have what dead processes have left sent off, if there is any, in so many seconds. A few system calls.
+
+        Returns:
+            Whether somebody will.
+        """
+        with fail_open("looking for what dead processes have left"):
+            if not self.recovers or self._recovery_waits or not self._may_recover():
+                return False
+            if GREENLETS in modules:
+                self.courier.note_hub()
+            self._recovery_waits = self.courier.run(partial(self._recover, settle))
+            return self._recovery_waits
+        return False
+
+    def _may_recover(self) -> bool:
+        if self.make_recovery is None or self.recorder is None:
+            return False
+        if self._recovery is not None:
+            return self._recovery.is_needed()
+        # Without loading what does it: nearly always there is nothing.
+        with suppress(OSError, DirectoryRefused):  # who wants to write there is told
+            return next(abandoned(self.recorder_directory), None) is not None
+        return False
+
+    def _recover(self, settle: float) -> None:
+        """Runs on the courier's thread."""
+        try:
+            if self.watching and (not settle or self.courier.pause(settle)) and self.recovers:
+                recovery = self.recovery
+                if recovery is not None:
+                    recovery.run()
+        finally:
+            self._recovery_waits = False
+
+    def _look_for_the_dead(self) -> None:
+        now = self._clock_or_system.monotonic()
+        if now >= self._next_recovery:
+            self._next_recovery = now + _RECOVERY_PERIOD
+            self.recover_soon()
 
     def profiler_if_made(self) -> Profiler | None:
         """The same if anybody has needed it yet."""
@@ -289,6 +373,7 @@ class Introspection:
             is_library("")
             if self.recorder is not None:
                 self.recorder.open()
+                self.recover_soon()
             _ = self.watchdog
             if self.profiles:
                 from otel_introspect.profiling import sessions
@@ -315,6 +400,8 @@ class Introspection:
             waits.append(self.profiler.look())
         if self._vital_signs is not None:
             waits.append(self._vital_signs.look())
+            if self.table:
+                self._look_for_the_dead()
         wait = min((each for each in waits if each is not None), default=None)
         if self.peek is not None:
             self._set_peek(self.peek, slow_wait, is_over=wait is None)
@@ -362,6 +449,8 @@ class Introspection:
             self.dead_man.after_fork()
         if self._vital_signs is not None:
             self._vital_signs.after_fork()
+        self._next_recovery = 0
+        self._recovery_waits = False
         self.table.keep_only(get_ident())
         self.inherited = frozenset([*self.table.open, *self.table.slow])
         handover.after_fork()

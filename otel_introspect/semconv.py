@@ -13,6 +13,10 @@ SLOW: Final = "otel_introspect.slow"
 SNAPSHOTS: Final = "otel_introspect.snapshots"
 """int: how many snapshots the span carries."""
 
+# On the span of a request whose process has died.
+RECOVERED: Final = "otel_introspect.recovered"
+"""bool, true: the process died while the request was running, and another one has sent this span."""
+
 # On a finished child span that carries a snapshot out of the process while its parent still runs.
 CHECKPOINT: Final = "otel_introspect.checkpoint"
 """bool, true: this span is a checkpoint; what it says is said on its parent too, once that has ended."""

@@ -162,7 +162,7 @@ class _Candidate:
 
     def is_at(self, frames: list[Frame]) -> bool:
         """Whether *frames*, those of its thread when the dump was made, are its own."""
-        return self._now is None or _is_same_way(frames, self._now)
+        return self._now is None or is_same_way(frames, self._now)
 
 
 _Trace = tuple[int, Any, "list[Frame] | None"]
@@ -182,7 +182,7 @@ def _trace(watch: Watch, frames: Mapping[int, FrameType]) -> _Trace:
     return stack.thread_id, stack.task_state, now
 
 
-def _is_same_way(before: list[Frame], now: list[Frame]) -> bool:
+def is_same_way(before: list[Frame], now: list[Frame]) -> bool:
     """Whether two stacks, innermost first, lead the same way, as far as the shorter one goes, its last step apart.
 
     What lies outside the outermost frame of *now* is the event loop's. What of *now* lies outside *before* is on

@@ -47,6 +47,7 @@ if sys.platform != "win32":
     import fcntl
 
 _FREE: Final = bytes(8)
+_LONGEST_THRESHOLD: Final = 2**32 - 1
 # Who adds evidence waits so long for another who is at it: only a collector that ends a span then is in its own way.
 _PATIENCE: Final = 0.1
 _NO_SUCH_CALL: Final = {None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
@@ -69,11 +70,15 @@ class FlightRecorder:
     Args:
         directory: Where the file is made, when it is first needed.
         resource: Says what the process is, as the attributes of an OpenTelemetry resource; asked once.
+        threshold_ms: How long a span may be open before it counts as slow; 0 if it is not looked for such.
     """
 
-    def __init__(self, directory: RecorderDirectory, resource: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, directory: RecorderDirectory, resource: Callable[[], Mapping[str, Any]], threshold_ms: int = 0
+    ) -> None:
         self._directory = directory
         self._resource = resource
+        self._threshold_ms = min(max(threshold_ms, 0), _LONGEST_THRESHOLD)
         self._is_off = sys.platform == "win32"
         self._reset()
         _recorders.add(self)
@@ -172,6 +177,7 @@ class FlightRecorder:
         text = layout.json_text(resource, layout.RESOURCE_BYTES)
         block = layout.sealed(layout.BLOCK, (len(text),), text)
         mapped[layout.RESOURCE_OFFSET : layout.RESOURCE_OFFSET + len(block)] = block
+        layout.THRESHOLD.pack_into(mapped, layout.THRESHOLD_OFFSET, self._threshold_ms)
         layout.HEADER.pack_into(
             mapped,
             0,

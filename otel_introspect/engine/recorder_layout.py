@@ -42,6 +42,9 @@ BEAT: Final = Struct("<QQQ")
 """When the introspector last said that it is alive: nanoseconds since the epoch (0 while nothing is to be looked at),
 the same moment by the monotonic clock, and how many spans found no slot."""
 BEAT_OFFSET: Final = 128
+THRESHOLD: Final = Struct("<I")
+"""How long a span may be open before it counts as slow, in milliseconds; 0 if it is not looked for such."""
+THRESHOLD_OFFSET: Final = 192
 BLOCK: Final = Struct("<II")
 """Length of the JSON that follows, and checksum."""
 RESOURCE_OFFSET: Final = 256

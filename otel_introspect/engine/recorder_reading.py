@@ -106,6 +106,7 @@ class FlightRecord(NamedTuple):
         overflowed: How many spans found no slot.
         spans: Those that were open.
         modified: When the file was last written to, as far as the file system knows, in nanoseconds since the epoch.
+        threshold_ms: How long a span may be open there before it counts as slow; 0 if it is not looked for such.
     """
 
     path: Path
@@ -118,6 +119,7 @@ class FlightRecord(NamedTuple):
     overflowed: int
     spans: tuple[OpenSpan, ...]
     modified: int
+    threshold_ms: int = 0
 
 
 def read_record(path: Path, *, alive: bool = False) -> FlightRecord:
@@ -150,6 +152,7 @@ def parse_record(path: Path, data: bytes, again: bytes, modified: int = 0) -> Fl
         why = "its sizes are not those of this version"
         raise UnreadableRecord(why)
     beat, monotonic, overflowed = layout.BEAT.unpack_from(data, layout.BEAT_OFFSET)
+    (threshold_ms,) = layout.THRESHOLD.unpack_from(data, layout.THRESHOLD_OFFSET)
     evidence = _evidence(data)
     spans = []
     for slot in range(layout.SLOT_COUNT):
@@ -170,6 +173,7 @@ def parse_record(path: Path, data: bytes, again: bytes, modified: int = 0) -> Fl
         overflowed=overflowed,
         spans=tuple(sorted(spans, key=lambda span: span.start)),
         modified=modified,
+        threshold_ms=threshold_ms,
     )
 
 
@@ -214,13 +218,22 @@ def _bytes_of(path: Path) -> tuple[bytes, int]:
     try:
         status = os.fstat(file)
         check_owner(status)
-        parts, left = [], layout.FILE_SIZE
-        while left and (part := os.read(file, left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts), status.st_mtime_ns
+        return content_of(file), status.st_mtime_ns
     finally:
         os.close(file)
+
+
+def content_of(file: int) -> bytes:
+    """What is in an open file, of which nothing has been read yet, as far as it can be a flight recorder's.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    parts, left = [], layout.FILE_SIZE
+    while left and (part := os.read(file, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _span(data: bytes, offset: int, evidence: dict[int, dict[int, bytes]]) -> OpenSpan | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Final, NamedTuple
 
@@ -91,8 +91,13 @@ def _omission(count: int) -> str:
 _resolved: dict[tuple[int, int], FrameText] = {}
 
 
-def resolve(capture: Capture) -> StackText:
-    """Find names, lines and source text; reads files, so never on a request's thread if it can be helped."""
+def resolve(capture: Capture, may_read: Callable[[str], bool] | None = None) -> StackText:
+    """Find names, lines and source text; reads files, so never on a request's thread if it can be helped.
+
+    Args:
+        capture: The stack.
+        may_read: Whether a file may be read, where that is not known to be the source of what runs in this process.
+    """
     frames = []
     for code, lasti in capture.positions:
         key = (id(code), lasti)
@@ -100,14 +105,14 @@ def resolve(capture: Capture) -> StackText:
         if known is None or known.code is not code:
             if len(_resolved) >= _MAX_RESOLVED:
                 _resolved.clear()
-            known = _resolved[key] = _resolve_one(code, lasti)
+            known = _resolved[key] = _resolve_one(code, lasti, may_read)
         frames.append(known)
     return StackText(tuple(frames), capture.omitted)
 
 
-def _resolve_one(code: CodeType, lasti: int) -> FrameText:
+def _resolve_one(code: CodeType, lasti: int, may_read: Callable[[str], bool] | None) -> FrameText:
     line = line_of(code, lasti)
-    source = _source(code.co_filename, line)
+    source = "" if may_read is not None and not may_read(code.co_filename) else _source(code.co_filename, line)
     return FrameText(
         code=code,
         name=one_line(code.co_name),

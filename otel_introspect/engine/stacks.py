@@ -126,7 +126,9 @@ def _code_of(file: str, line: int, function: str) -> CodeType:
     if code is None:
         if len(_described) >= _MAX_DESCRIBED:
             _described.clear()
-        code = _NOTHING.replace(co_filename=file, co_firstlineno=line, co_name=function)
+        # The bare name, as in any other stack, where the qualified one is known.
+        name = function.rpartition(".")[2] or function
+        code = _NOTHING.replace(co_filename=file, co_firstlineno=line, co_name=name)
         if sys.version_info >= (3, 11):
             code = code.replace(co_qualname=function)
         _described[key] = code

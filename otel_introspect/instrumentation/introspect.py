@@ -15,7 +15,7 @@ from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, in
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation import exits
 from otel_introspect.instrumentation.base import BaseInstrumentor
-from otel_introspect.introspection import Introspection, activate, active, on_first_use
+from otel_introspect.introspection import START_SETTLES, Introspection, activate, active, on_first_use
 from otel_introspect.metrics import publish
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.profiling import pools
@@ -85,6 +85,8 @@ class IntrospectInstrumentor(BaseInstrumentor):
             add(processor)
             self._processors[provider] = processor  # only now, as one that was not taken would serve nobody
         exits.watch(introspection)
+        # Those of processes that were killed, this one's forerunner perhaps.
+        introspection.recover_soon(settle=START_SETTLES)
         return True
 
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from sys import modules
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_METHOD, HTTP_TARGET
 from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH
+from opentelemetry.trace import get_tracer_provider
 
 from otel_introspect.config import IntrospectConfig
 from otel_introspect.engine import handover
@@ -20,7 +22,7 @@ from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import GREENLETS, here
 from otel_introspect.engine.recorder_layout import PARENT_IS_REMOTE, STABLE_NAMES
 from otel_introspect.faults import fail_open, failed
-from otel_introspect.introspection import Introspection
+from otel_introspect.introspection import Introspection, Recovering
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -72,6 +74,7 @@ class WatchdogSpanProcessor(SpanProcessor):
             "_on_ending": deque[object](maxlen=0).append,  # does nothing, in C
         }
         vars(self).update(hooks)
+        self.introspection.make_recovery = partial(_make_recovery, self.introspection)
 
     def switch_to(self, introspection: Introspection) -> None:
         """Go on with another configuration: a provider never gives back a processor, so one serves for good."""
@@ -87,6 +90,13 @@ class WatchdogSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's signature
         """Nothing is ever waiting: evidence is on its span when it is taken."""
         return True
+
+
+def _make_recovery(introspection: Introspection) -> Recovering:
+    from otel_introspect.processors.recovery import ProviderOutlet, Recovery
+
+    outlet = ProviderOutlet(lambda: introspection.tracer_provider or get_tracer_provider(), introspection.courier.flush)
+    return Recovery(introspection.recorder_directory, introspection.config.evidence, outlet)
 
 
 # The two hooks read the SDK's private attributes and index its span contexts, which are tuples: its properties would

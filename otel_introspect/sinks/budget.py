@@ -81,10 +81,16 @@ class SpanLedgers:
 
 
 class ProcessBudget:
-    """A sliding window over what the process emits."""
+    """A sliding window over what the process emits.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: What time it is.
+        limit: How many bytes there may be in one window.
+    """
+
+    def __init__(self, clock: Clock, limit: int = PROCESS_BYTES) -> None:
         self._clock = clock
+        self._limit = limit
         self._spent: deque[tuple[int, int]] = deque()
         self._total = 0
 
@@ -93,7 +99,7 @@ class ProcessBudget:
         horizon = self._clock.monotonic() - PROCESS_WINDOW
         while self._spent and self._spent[0][0] <= horizon:
             self._total -= self._spent.popleft()[1]
-        return self._total + size <= PROCESS_BYTES
+        return self._total + size <= self._limit
 
     def spend(self, size: int) -> None:
         """Account for *size* bytes that were emitted."""

@@ -105,6 +105,20 @@ class Courier:
         """
         return self._give(job)
 
+    def pause(self, seconds: float) -> bool:
+        """Wait, on the courier's thread; returns whether to go on, which is not so if it is to end."""
+        waiting = self._round
+        if waiting is None:
+            return False
+        if waiting.stopped.acquire(timeout=seconds):
+            waiting.stopped.release()
+            return False
+        return True
+
+    def flush(self) -> None:
+        """Have all that is finished exported, while the caller waits; on a thread that may block."""
+        flush(self._provider(), _FLUSH_SECONDS, self._hub)
+
     def note_hub(self) -> None:
         """Under gevent: remember the main thread's hub, if that is the caller's."""
         if _GEVENT in sys.modules and is_main_thread():
@@ -203,7 +217,7 @@ class Courier:
         waiting.flush_wanted = False  # first: what is finished from here on needs another
         began = time.monotonic()
         with fail_open("flushing"):
-            flush(self._provider(), _FLUSH_SECONDS, self._hub)
+            self.flush()
         pause = min(max(time.monotonic() - began, _PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         if waiting.stopped.acquire(timeout=pause):  # what comes meanwhile waits, and is flushed at once
             waiting.stopped.release()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.thread_attributes import THREAD_ID, THREAD_NAME
@@ -21,6 +21,7 @@ from otel_introspect.config import EvidenceConfig
 from otel_introspect.engine import closing
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import Watch
+from otel_introspect.engine.recorder_reading import RecordedEvent
 from otel_introspect.engine.stack_text import StackText, cut, resolve, shorts, utf8_length
 from otel_introspect.engine.stacks import Capture
 from otel_introspect.engine.watchdog import Snapshot
@@ -102,9 +103,10 @@ class SpanReporter:
         sinks: Instead of those that *config* names.
         budget: Instead of one of its own.
         copies: Are given all that the others have taken.
+        may_read: Whether the source of a frame may be read from a file; any may if None is given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         config: EvidenceConfig,
         *,
@@ -112,10 +114,12 @@ class SpanReporter:
         sinks: Sequence[Sink] | None = None,
         budget: ProcessBudget | None = None,
         copies: Sequence[Sink] = (),
+        may_read: Callable[[str], bool] | None = None,
     ) -> None:
         # Log records (EVENTS=log) are to come; until then their place is taken by span events, and the user is told.
         self._sinks: Sequence[Sink] = (SpanEventSink(),) if sinks is None else sinks
         self._copies = copies
+        self._may_read = may_read
         self._max_bytes = config.max_attribute_bytes
         # However long a string may be: half of a span is for the snapshots.
         self._profile_size = min(config.max_attribute_bytes, SPAN_BYTES // 2) + _ENVELOPE
@@ -180,6 +184,22 @@ class SpanReporter:
                 room = min(self._max_bytes, ledger.left - ledger.reserved - _ENVELOPE)
                 attributes[CODE_STACKTRACE], _ = resolve(overrun.capture).text(max(room, _LEAST_TEXT))
             return self._emit(span, semconv.TIMEOUT_EVENT, attributes, overrun.taken, ledger)
+
+    def restore(self, span: Any, events: Iterable[RecordedEvent]) -> None:  # noqa: ANN401 - as above
+        """Put on *span* again what was on it in a process that is dead, and go on from there."""
+        ledger = self._ledgers.of(span)
+        with ledger.lock:
+            for name, timestamp, attributes in events:
+                if not self._emit(span, name, attributes, timestamp, ledger):
+                    continue
+                if name == semconv.STACK_SNAPSHOT_EVENT:
+                    ledger.snapshots += 1
+                elif name == semconv.THREADS_EVENT:
+                    ledger.threads_shown = True
+                elif name == semconv.PROFILE_EVENT and isinstance(attributes.get(semconv.PROFILE_ID), str):
+                    set_attribute(span, semconv.PROFILE_ID, attributes[semconv.PROFILE_ID])
+                elif name == semconv.TIMEOUT_EVENT and attributes.get(semconv.TIMEOUT_ENFORCED) is True:
+                    set_attribute(span, semconv.INTERRUPTED, value=True)
 
     def expect_profile(self, span: Any) -> None:  # noqa: ANN401 - as above
         """Keep room for a profile on *span*, until ``expect_no_profile``."""
@@ -251,7 +271,7 @@ class SpanReporter:
         if room < min(_LEAST_TEXT, self._max_bytes):
             count("dropped", "span budget")
             return None
-        stack = resolve(snapshot.capture)
+        stack = resolve(snapshot.capture, self._may_read)
         text, was_cut = stack.text(room)
         repeated = ledger.note(snapshot.capture)
         attributes: dict[str, AttributeValue] = {

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from otel_introspect.engine import dead_man, faulthandler_timer
 from otel_introspect.engine.dead_man import PERIOD, DeadManSwitch, parse_dump
-from otel_introspect.engine.faulthandler_observer import FaulthandlerObserver, _is_same_way
+from otel_introspect.engine.faulthandler_observer import FaulthandlerObserver, is_same_way
 from otel_introspect.engine.faulthandler_timer import FaulthandlerTimer
 from otel_introspect.engine.native import get_ident
 from otel_introspect.engine.places import Stack, TaskPlace
@@ -815,7 +815,7 @@ def test_whether_a_task_is_still_on_the_same_way(before, now, same):
     """
     A stack belongs to a task if the task's own frames are in it, the innermost apart.
     """
-    assert _is_same_way(before, now) is same
+    assert is_same_way(before, now) is same
 
 
 @pytest.mark.parametrize("state", [None, "awaiting", "running"])
