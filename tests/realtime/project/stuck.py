@@ -26,6 +26,11 @@ def stuck_in_a_regex():
     re.match(r"(a+)+$", "a" * 40 + "b")
 
 
+def stuck_in_a_sum():
+    """Lets go of the GIL for nobody, and of no POSIX signal's handler either."""
+    sum(range(10**11))
+
+
 def stuck_in_recv():
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -41,5 +46,12 @@ def stuck_in_the_span():
 
 WAYS = {
     each.__name__: each
-    for each in (stuck_in_sleep, stuck_in_a_lock, stuck_in_a_regex, stuck_in_recv, stuck_in_the_span)
+    for each in (
+        stuck_in_sleep,
+        stuck_in_a_lock,
+        stuck_in_a_regex,
+        stuck_in_a_sum,
+        stuck_in_recv,
+        stuck_in_the_span,
+    )
 }
