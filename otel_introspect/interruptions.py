@@ -12,6 +12,7 @@ from otel_introspect.engine.deadline import GRACE, Deadline
 from otel_introspect.engine.stacks import trimmed
 from otel_introspect.introspection import active_or_own
 from otel_introspect.sinks.reporter import Overrun
+from otel_introspect.tally import tally
 
 _MILLISECONDS: Final = 1000
 _NANOSECONDS: Final = 1_000_000_000
@@ -19,12 +20,14 @@ _NANOSECONDS: Final = 1_000_000_000
 
 def record(deadline: Deadline, error: BaseException | None) -> None:
     """Say on the current span that *deadline* has passed; its block has ended with *error*, or by itself."""
-    span = trace.get_current_span()
-    if not span.is_recording():
-        return
     now = monotonic()
     # Work that has caught it and is done soon after was ended by it, too.
     is_enforced = deadline.attempts > 0 and (error is not None or now - deadline.hit_at < GRACE)
+    if is_enforced:
+        tally("interruptions", deadline.mechanism)
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
     hit_at = deadline.hit_at if is_enforced and deadline.hit_at else now
     seconds = deadline.limit or deadline.seconds
     elapsed = round((hit_at - deadline.expires + seconds) * _MILLISECONDS)

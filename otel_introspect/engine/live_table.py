@@ -128,11 +128,13 @@ def next_look(started: int, now: int, threshold: int, max_snapshots: int) -> int
 class LiveTable:
     """The entry spans now open in this process, by a key that is unique among them: usually the span id."""
 
-    __slots__ = ("open", "slow")
+    __slots__ = ("open", "slow", "turned_slow")
 
     def __init__(self) -> None:
         self.open: Final[dict[Hashable, tuple[Reference, int | Place]]] = {}
         self.slow: Final[dict[Hashable, Watch]] = {}
+        self.turned_slow = 0
+        """How many spans have turned slow."""
 
     def add(self, key: Hashable, reference: Reference, place: int | Place) -> None:
         """Put in a span that has just started; *place* is the id of the thread it runs on, or where else it runs."""
@@ -196,6 +198,7 @@ class LiveTable:
             watch.closed = True  # nobody has had it yet who would have something to write
             return None
         watch.is_settled = True
+        self.turned_slow += 1
         return watch
 
     def is_turning_slow(self, key: Hashable) -> bool:
@@ -208,6 +211,7 @@ class LiveTable:
 
     def keep_only(self, thread_id: int) -> None:
         """Forget all spans but those of one thread: in a forked child it is the only one, and goes on with them."""
+        self.turned_slow = 0
         for key, (_, place) in list(self.open.items()):
             if place != thread_id:
                 del self.open[key]

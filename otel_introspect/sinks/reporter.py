@@ -29,6 +29,7 @@ from otel_introspect.faults import count, fail_open
 from otel_introspect.sinks import Sink
 from otel_introspect.sinks.budget import SPAN_BYTES, ProcessBudget, SpanLedger, SpanLedgers, size_of
 from otel_introspect.sinks.span_events import SpanEventSink, set_attribute
+from otel_introspect.tally import late, tally
 
 # An event's keys and numbers, beside its text.
 _ENVELOPE: Final = 600
@@ -153,6 +154,8 @@ class SpanReporter:
             ):
                 return False
             ledger.snapshots += 1
+            tally("snapshots", snapshot.observer)
+            late(snapshot.lateness_ms, {semconv.OBSERVER: snapshot.observer})
             set_attribute(span, semconv.SNAPSHOTS, ledger.snapshots)
             if snapshot.others is not None and not ledger.threads_shown:
                 ledger.threads_shown = True
