@@ -290,11 +290,14 @@ def recovered_spans(
     dumps = {} if dump is None else dict(_shown_in(dump, record))
     spans = []
     for span in record.spans:
-        with fail_open("recovering a span"):
-            dumped = dumps.get(span.span_id)
-            spans.append(
-                _Remains(span, record, None if dump is None else dump.taken).ended(reporter, resource, dumped, now)
-            )
+        dumped = None if dump is None else dump.taken
+        try:
+            ended = _Remains(span, record, dumped).ended(reporter, resource, dumps.get(span.span_id), now)
+        except Exception as error:  # noqa: BLE001 - that it was running says more than nothing
+            failed("recovering a span's evidence", error)
+            bare = span._replace(events=(), stack=None)
+            ended = _Remains(bare, record, None).ended(reporter, resource, None, now)
+        spans.append(ended)
     return tuple(spans)
 
 

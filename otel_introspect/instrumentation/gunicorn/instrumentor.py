@@ -13,23 +13,26 @@ from typing import Any, Final
 
 from wrapt import register_post_import_hook
 
+from otel_introspect import capacity
 from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import active
 
 _WORKERS_MODULE: Final = "gunicorn.workers.base"
+_ARBITER_MODULE: Final = "gunicorn.arbiter"
 _ORIGINAL: Final = "_otel_introspect_original"
 
 
 class IntrospectGunicornInstrumentor(BaseInstrumentor):
     """Has the request of a worker that gunicorn gives up on say where it was stuck; takes no settings of its own.
 
-    The user's own hooks (``worker_abort``, ``worker_exit``) run as they would without us, with their worker, after our
-    part.
+    It also has those of a worker that was killed sent off. The user's own hooks (``worker_abort``, ``worker_exit``,
+    ``child_exit``) run as they would without us.
     """
 
     _hooked = False
     _worker: type[Any] | None = None
+    _arbiter: type[Any] | None = None
     _on = False
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -42,16 +45,34 @@ class IntrospectGunicornInstrumentor(BaseInstrumentor):
             self._on = True
             if self._worker is not None:
                 self._patch(self._worker)
-            elif not self._hooked:
+            if self._arbiter is not None:
+                self._patch_arbiter(self._arbiter)
+            if not self._hooked:
                 # Such a hook can't be taken back, so it asks whether it is still wanted.
                 self._hooked = True  # of the singleton that this is
                 register_post_import_hook(self._workers_imported, _WORKERS_MODULE)
+                register_post_import_hook(self._arbiter_imported, _ARBITER_MODULE)
 
     def _workers_imported(self, module: ModuleType) -> None:
         with fail_open("setting up for gunicorn"):
             self._worker = module.Worker
             if self._on:
                 self._patch(module.Worker)
+
+    def _arbiter_imported(self, module: ModuleType) -> None:
+        with fail_open("setting up for gunicorn's arbiter"):
+            self._arbiter = module.Arbiter
+            if self._on:
+                self._patch_arbiter(module.Arbiter)
+
+    def _patch_arbiter(self, arbiter: type[Any]) -> None:
+        if not hasattr(arbiter.stop, _ORIGINAL):
+            from otel_introspect.instrumentation.gunicorn.arbiter import initializing, managing, reaping, stopping
+
+            _wrap(arbiter, "__init__", initializing(arbiter.__init__, lambda: self._on))
+            _wrap(arbiter, "reap_workers", reaping(arbiter.reap_workers))
+            _wrap(arbiter, "manage_workers", managing(arbiter.manage_workers, lambda: self._on))
+            _wrap(arbiter, "stop", stopping(arbiter.stop, lambda: self._on))
 
     def _patch(self, worker: type[Any]) -> None:
         if not hasattr(worker.handle_abort, _ORIGINAL):
@@ -63,6 +84,7 @@ class IntrospectGunicornInstrumentor(BaseInstrumentor):
             _wrap(worker, "load_wsgi", _loading(worker.load_wsgi))
 
             def going(each: Any) -> None:  # noqa: ANN401 - gunicorn's worker
+                capacity.note(capacity.of_gunicorn(each))
                 # On the worker itself, as those of the other kinds have their own.
                 each.handle_quit = quitting(each.handle_quit, lambda: self._on)
                 each.handle_exit = leaving(each.handle_exit, lambda: self._on, float(each.cfg.graceful_timeout))
@@ -72,16 +94,21 @@ class IntrospectGunicornInstrumentor(BaseInstrumentor):
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off for gunicorn"):
             self._on = False
-            for name in ("handle_abort", "load_wsgi", "init_process"):
-                # If somebody has wrapped ours since, it stays, and hands on what it is called for.
-                original = getattr(getattr(self._worker, name, None), _ORIGINAL, None)
-                if original is not None:
-                    setattr(self._worker, name, original)
+            _unwrap(self._worker, "handle_abort", "load_wsgi", "init_process")
+            _unwrap(self._arbiter, "__init__", "reap_workers", "manage_workers", "stop")
 
 
-def _wrap(worker: type[Any], name: str, wrapper: Callable[..., None]) -> None:
-    setattr(wrapper, _ORIGINAL, getattr(worker, name))
-    setattr(worker, name, wrapper)
+def _wrap(owner: type[Any], name: str, wrapper: Callable[..., None]) -> None:
+    setattr(wrapper, _ORIGINAL, getattr(owner, name))
+    setattr(owner, name, wrapper)
+
+
+def _unwrap(owner: type[Any] | None, *names: str) -> None:
+    for name in names:
+        # If somebody has wrapped ours since, it stays, and hands on what it is called for.
+        original = getattr(getattr(owner, name, None), _ORIGINAL, None)
+        if original is not None:
+            setattr(owner, name, original)
 
 
 def _beginning(original: Callable[..., None], prepare: Callable[[Any], None]) -> Callable[..., None]:
@@ -100,6 +127,7 @@ def _loading(original: Callable[..., None]) -> Callable[..., None]:
         with fail_open("getting a worker ready"):
             introspection = active()
             if introspection is not None:
+                introspection.recovers = True  # unlike the arbiter that it was forked from
                 introspection.prepare()
         original(self)
 
