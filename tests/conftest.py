@@ -46,9 +46,12 @@ def _nothing_left_behind():
 
 
 @pytest.fixture(autouse=True)
-def _own_flight_recorders(tmp_path_factory, monkeypatch):
+def _own_flight_recorders(tmp_path_factory):
     """No test writes where the user's own services do."""
-    monkeypatch.setattr(recorder_directory, "_default", lambda: tmp_path_factory.getbasetemp() / "flight")
+    # Not the fixture of that name: made this early, it would undo what a test has patched after all else is gone.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder_directory, "_default", lambda: tmp_path_factory.getbasetemp() / "flight")
+        yield
 
 
 class FakeClock:
