@@ -61,8 +61,6 @@ _FORK_SETTLES: Final = 1.0
 class Recovering(Protocol):
     """Sends off what dead processes have left."""
 
-    sent: int
-
     def is_needed(self) -> bool:
         """Whether there is anything to do."""
         ...

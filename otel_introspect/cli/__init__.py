@@ -77,6 +77,11 @@ class LazyGroup(click.Group):
             "Say what it will do in this environment, and what is wrong.",
         ),
         "ps": ("otel_introspect.cli.ps", "ps", "Show the requests in flight, in every worker, and where they are."),
+        "recover": (
+            "otel_introspect.cli.recover",
+            "recover",
+            "Send off the requests of processes that are dead.",
+        ),
         "render": (
             "otel_introspect.cli.render",
             "render",

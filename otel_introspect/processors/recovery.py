@@ -51,6 +51,7 @@ from otel_introspect.faults import count, fail_open, failed, tell_once
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.sinks.budget import ProcessBudget
 from otel_introspect.sinks.reporter import SpanReporter
+from otel_introspect.tally import tally
 
 WHY: Final = "process died while the request was running"
 """What the status of a recovered span says."""
@@ -127,8 +128,6 @@ class Recovery:
         self._outlet = outlet
         self._clock: Clock = SystemClock() if clock is None else clock
         self._refused: dict[str, None] = {}
-        self.sent = 0
-        """How many spans of dead processes this one has sent off."""
 
     def is_needed(self) -> bool:
         """Whether there is anything to do: a look at the directory, and whether each file in it is locked."""
@@ -198,7 +197,7 @@ class Recovery:
         while portion := tuple(islice(portions, _PORTION)):
             if not self._outlet.send(portion):
                 return RecoveredProcess(record.pid, record.resource, spans, sent=False)
-            self.sent += len(portion)
+            tally("recovered", number=len(portion))
         claimed.settle()
         return RecoveredProcess(record.pid, record.resource, spans, sent=True) if spans else None
 

@@ -1,7 +1,7 @@
 """Kills servers' workers in the midst of requests, and looks whether each of these is sent, once and right.
 
-``python tests/realtime/kills.py --rounds 50 gthread-100`` does so again and again, and says what was lost or came twice;
-without a name it goes through all kinds.
+``python tests/realtime/kills.py --rounds 50 gthread-100`` does so again and again, and says what was lost or came
+twice; without a name it goes through all kinds.
 """
 
 from __future__ import annotations
@@ -147,9 +147,12 @@ def one_round(service, receiver, folder, path, count, *, kill, with_stack=True):
     try:
         wait_until(lambda: requests.parents.keys() <= open_spans(folder).keys())
         if with_stack:
+            # What the process may emit in five seconds is bounded: then it is written down only.
             wait_until(
                 lambda: all(
-                    span.events for trace_id, (span, _) in open_spans(folder).items() if trace_id in requests.parents
+                    span.events or span.stack
+                    for trace_id, (span, _) in open_spans(folder).items()
+                    if trace_id in requests.parents
                 )
             )
         before = open_spans(folder)
