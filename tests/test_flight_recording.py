@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -246,3 +249,50 @@ def test_a_directory_that_is_refused(make, tmp_path, caplog):
 
     assert span.events[0].name == "otel_introspect.stack_snapshot"
     assert len([each for each in caplog.records if "keeps no flight recorder" in each.getMessage()]) == 1
+
+
+COSTS = """
+import os, sys, time
+from opentelemetry.sdk.trace import TracerProvider
+from otel_introspect.config import IntrospectConfig, RecorderConfig
+from otel_introspect.introspection import Introspection
+from otel_introspect.processors.watchdog import WatchdogSpanProcessor
+provider = TracerProvider()
+config = IntrospectConfig(recorder=RecorderConfig(directory=sys.argv[1]))
+introspection = Introspection(config, tracer_provider=provider)
+provider.add_span_processor(WatchdogSpanProcessor(introspection))
+tracer = provider.get_tracer("costs")
+
+def request():
+    tracer.start_span("GET /", attributes={"http.request.method": "GET", "url.path": "/"}).end()
+
+request()
+os.path.exists("/begin")
+for _ in range(10_000):
+    request()
+os.path.exists("/end")
+print(introspection.recorder.path, flush=True)
+introspection.stop()
+"""
+
+
+@pytest.mark.realtime
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_ten_thousand_requests_make_no_system_call(tmp_path):
+    """
+    As the kernel sees it, the thread that serves 10,000 requests asks it for nothing meanwhile.
+    """
+    log = tmp_path / "calls"
+    # A file for each thread, as only the one that serves is to make none.
+    command = ["strace", "-ff", "-o", str(log), sys.executable, "-c", COSTS, str(tmp_path / "flight")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if "ptrace" in done.stderr or "PTRACE" in done.stderr:
+        pytest.skip("nobody may trace here")
+    assert done.stdout.strip().endswith(".flight"), done.stderr
+    (calls,) = [text for text in (each.read_text() for each in tmp_path.glob("calls.*")) if '"/begin"' in text]
+    between = calls.partition('"/begin"')[2].partition('"/end"')[0].splitlines()[1:-1]
+
+    # Other threads make it wait for the GIL now and then, and objects need memory, with us or without.
+    anybody_s = ("futex", "sched_yield", "---", "brk", "mmap(NULL", "munmap", "madvise")
+    assert [line for line in between if not line.startswith(anybody_s)] == []
+    assert len(between) < 1000
