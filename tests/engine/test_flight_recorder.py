@@ -574,10 +574,10 @@ def test_closing_under_fire(folder):
                 failures.append(error)
 
     recorder = recorder_in(folder)
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 4)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 3)]
     for each in threads:
         each.start()
-    for _ in range(50):
+    for _ in range(15):
         recorder.open()
         time.sleep(0.005)
         recorder.close()
@@ -905,10 +905,10 @@ def test_its_file_is_removed_again_and_again(recorder):
             except Exception as error:  # noqa: BLE001 - shown below
                 failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 4)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 3)]
     for each in threads:
         each.start()
-    for _ in range(100):
+    for _ in range(25):
         recorder.path.unlink()
         recorder.beat(idle=False)
         time.sleep(0.002)

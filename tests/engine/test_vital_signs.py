@@ -266,9 +266,10 @@ def test_a_forked_child(vital):
 
     def work():
         vital.signs.after_fork()
-        vital.start(2)
         vital.look()
-        return vital.beat() is not None, list(spans_in(vital.recorder))
+        beat = vital.beat() is not None
+        begin(vital.recorder, 2)
+        return beat, list(spans_in(vital.recorder))
 
     assert in_child(work) == "(True, [2])"
     assert set(spans_in(vital.recorder)) == {1}
