@@ -206,6 +206,12 @@ class FlightRecorder:
         if file is not None:
             self._let_go(file)
 
+    def __del__(self) -> None:
+        # Nobody else would close the file, which stays locked as long as it is open.
+        if self._file is not None:
+            with suppress(Exception):
+                self.close()
+
     def forget(self) -> None:
         """In a forked child: the file is the parent's."""
         files, maps = self._files, self._maps

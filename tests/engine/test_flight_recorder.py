@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import mmap
@@ -709,6 +710,22 @@ if not child:
 print(recorder.path, child, sep="\\n", flush=True)
 time.sleep(60)
 """
+
+
+def test_one_that_nobody_has_closed_is(folder):
+    """
+    A recorder that is dropped without being closed leaves neither descriptor nor file.
+    """
+    recorder = recorder_in(folder)
+    assert recorder.open()
+    path = recorder.path
+    before = set(held_files())
+
+    del recorder
+    gc.collect()
+
+    assert before - set(held_files()) == {str(path)}
+    assert not path.exists()
 
 
 def test_a_fork_while_another_thread_makes_the_file(folder, monkeypatch):
