@@ -152,6 +152,7 @@ def environment(environ: Mapping[str, str], directory: Path, endpoint: str) -> d
     defaults = {
         f"{PREFIX}WATCHDOG_THRESHOLD": "500",
         f"{PREFIX}WATCHDOG_ALL_THREADS": "true",
+        f"{PREFIX}RECORDER_DIR": str(directory / "recorder"),  # what the demo makes goes with it
     }
     no_proxy = ",".join(filter(None, [environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     return {
