@@ -299,8 +299,10 @@ class Introspection:
                 return False
             if GREENLETS in modules:
                 self.courier.note_hub()
-            self._recovery_waits = self.courier.run(partial(self._recover, settle))
-            return self._recovery_waits
+            self._recovery_waits = True  # first, as it may be done at once
+            if self.courier.run(partial(self._recover, settle)):
+                return True
+            self._recovery_waits = False
         return False
 
     def _may_recover(self) -> bool:
@@ -458,6 +460,8 @@ class Introspection:
             self.introspector.wake()
             if self.dead_man is not None:
                 self.dead_man.begin()
+        # A server's child in the place of one that was killed, perhaps; one that is soon over leaves it to others.
+        self.recover_soon(settle=_FORK_SETTLES)
 
 
 def begins_profiles(config: ProfilerConfig) -> bool:

@@ -285,7 +285,7 @@ def recovered_spans(
     now = clock.wall()
     # All of it comes from one file, so that this is a bound as well; and none of it is to be dropped for the others.
     reporter = SpanReporter(evidence, budget=ProcessBudget(clock, 2 * FILE_SIZE), may_read=_is_source)
-    resource = Resource(record.resource)
+    resource = Resource(_frozen(record.resource))
     dumps = {} if dump is None else dict(_shown_in(dump, record))
     spans = []
     for span in record.spans:
@@ -313,14 +313,14 @@ class _Remains:
         self._span = span
         self._record = record
         self._dumped = dumped
-        self.attributes: dict[str, AttributeValue] = {**span.attributes, semconv.RECOVERED: True}
+        self.attributes: dict[str, AttributeValue] = {**_frozen(span.attributes), semconv.RECOVERED: True}
         self.events: list[Event] = []
 
     def is_recording(self) -> bool:
         return True
 
     def add_event(self, name: str, attributes: dict[str, AttributeValue], timestamp: int) -> None:
-        self.events.append(Event(name, attributes, timestamp))
+        self.events.append(Event(name, _frozen(attributes), timestamp))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         self.attributes[key] = value
@@ -414,6 +414,11 @@ class _Remains:
         repeated = earlier.get(semconv.REPEATED)
         if earlier.get(CODE_STACKTRACE) == attributes.get(CODE_STACKTRACE) and isinstance(repeated, int):
             self.events[-1] = Event(added.name, {**attributes, semconv.REPEATED: repeated + 1}, added.timestamp)
+
+
+def _frozen(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """With tuples for lists, as the SDK has them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()}
 
 
 _OBSERVERS: Final[Mapping[str, Any]] = {each: each for each in ("thread", "signal", "faulthandler")}

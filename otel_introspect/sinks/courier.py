@@ -175,12 +175,13 @@ class Courier:
             lock.release()
 
     def _start(self, waiting: _Round) -> bool:
+        self._round = waiting  # first, as the job may ask for it at once
         try:
             start_thread(partial(self._run, waiting), COURIER_NAME)
         except RuntimeError as error:  # the interpreter is about to exit, or there are too many threads
+            self._round = None
             failed("starting the courier's thread", error)
             return False
-        self._round = waiting
         return True
 
     # What follows runs on the thread.

@@ -57,12 +57,12 @@ KINDS = {
     "gthread-1": Kind(gunicorn("-w", "2", "--threads", "8"), 1),
     "gthread-8": Kind(gunicorn("-w", "2", "--threads", "8"), 8),
     "gthread-100": Kind(gunicorn("-w", "2", "--threads", "100"), 100),
-    "uvicorn-1": Kind(uvicorn(), 1, "/async/sleeping?seconds=60", restarts=False),
-    "uvicorn-8": Kind(uvicorn(), 8, "/async/sleeping?seconds=60", restarts=False),
-    "uvicorn-100": Kind(uvicorn(), 100, "/async/sleeping?seconds=60", restarts=False),
-    "uvicorn-workers-1": Kind(uvicorn("--workers", "2"), 1, "/async/sleeping?seconds=60"),
-    "uvicorn-workers-8": Kind(uvicorn("--workers", "2"), 8, "/async/sleeping?seconds=60"),
-    "uvicorn-workers-100": Kind(uvicorn("--workers", "2"), 100, "/async/sleeping?seconds=60"),
+    "uvicorn-1": Kind(uvicorn(), 1, "/async/nested?seconds=60", restarts=False),
+    "uvicorn-8": Kind(uvicorn(), 8, "/async/nested?seconds=60", restarts=False),
+    "uvicorn-100": Kind(uvicorn(), 100, "/async/nested?seconds=60", restarts=False),
+    "uvicorn-workers-1": Kind(uvicorn("--workers", "2"), 1, "/async/nested?seconds=60"),
+    "uvicorn-workers-8": Kind(uvicorn("--workers", "2"), 8, "/async/nested?seconds=60"),
+    "uvicorn-workers-100": Kind(uvicorn("--workers", "2"), 100, "/async/nested?seconds=60"),
 }
 
 
