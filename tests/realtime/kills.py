@@ -26,7 +26,6 @@ from otel_introspect.engine.recorder_directory import RecorderDirectory
 from otel_introspect.engine.recorder_reading import UnreadableRecord, is_alive, read_record
 
 PATIENCE = 60
-WHY = "process died while the request was running"
 
 
 @dataclasses.dataclass(frozen=True)

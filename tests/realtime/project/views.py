@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import multiprocessing
 import os
 import re
+import resource
+import signal
 import sys
 import threading
 import time
@@ -295,3 +298,44 @@ def who(_request):
             }
         )
     )
+
+
+def die(request):
+    """Ends the process, after a while, in a way that Python hears nothing of."""
+    before_the_end(seconds_of(request))
+    by = request.GET["by"]
+    if by == "segfault":
+        ctypes.string_at(0)
+    elif by == "exit":
+        os._exit(3)
+    elif by == "abort":
+        ctypes.CDLL(None).signal(signal.SIGABRT, None)  # from any thread, where gunicorn has a handler of its own
+        os.abort()
+    else:
+        out_of_memory()
+
+
+def before_the_end(seconds):
+    time.sleep(seconds)
+
+
+def out_of_memory():
+    """What the kernel does to a process that wants more than there is, where Python itself can still say so."""
+    resource.setrlimit(resource.RLIMIT_AS, (256 * 1024 * 1024, resource.RLIM_INFINITY))
+    kept = []
+    try:
+        while True:
+            kept.append(bytearray(16 * 1024 * 1024))
+    except MemoryError:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def adding(_request):
+    """Keeps the GIL in one call."""
+    sum(range(10**10))
+    return HttpResponse("adding")
+
+
+def stubborn(request):
+    sleeping_helper(seconds_of(request))
+    return HttpResponse("stubborn")
