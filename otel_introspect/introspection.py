@@ -117,9 +117,7 @@ class Introspection:
         self._checkpoints: Checkpoints | None = None
         self._courier: Courier | None = None
         self._vital_signs = (
-            None
-            if self.recorder is None
-            else VitalSigns(self.table, self.recorder, _described, self._clock_or_system)
+            None if self.recorder is None else VitalSigns(self.table, self.recorder, _described, self._clock_or_system)
         )
         self.make_recovery: Callable[[], Recovering] | None = None
         """Makes what recovers dead processes' requests, which needs the SDK; None if nothing is to."""
@@ -271,10 +269,11 @@ class Introspection:
         if self.config.recorder.directory == "none":
             return None
         return FlightRecorder(
-            self.recorder_directory, self._resource, self.config.watchdog.threshold if self.finds_slow else 0
+            self.recorder_directory, self.resource, self.config.watchdog.threshold if self.finds_slow else 0
         )
 
-    def _resource(self) -> Mapping[str, Any]:
+    def resource(self) -> Mapping[str, Any]:
+        """What this process is, as the attributes of an OpenTelemetry resource."""
         provider = self.tracer_provider or get_tracer_provider()
         resource = getattr(provider, "resource", None)  # which the API's own provider does not have
         return dict(getattr(resource, "attributes", {}))

@@ -33,6 +33,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes.code_attributes import CODE_STACKTRACE
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
@@ -114,6 +115,7 @@ class Recovery:
         evidence: How much of it there may be on a span.
         outlet: Takes the spans.
         clock: What time it is.
+        service: Only what was a process of this ``service.name``; all if None is given.
     """
 
     def __init__(
@@ -122,7 +124,10 @@ class Recovery:
         evidence: EvidenceConfig,
         outlet: Outlet,
         clock: Clock | None = None,
+        *,
+        service: str | None = None,
     ) -> None:
+        self._service = service
         self._directory = directory
         self._evidence = evidence
         self._outlet = outlet
@@ -188,6 +193,9 @@ class Recovery:
 
     def _send(self, claimed: Claim) -> RecoveredProcess | None:
         record = claimed.record()
+        if self._service is not None and record.resource.get(SERVICE_NAME) != self._service:
+            self._remember(claimed.path)  # another service's, which may send its spans elsewhere
+            return None
         dump = None
         if record.spans:
             with fail_open("reading what faulthandler has written"):

@@ -13,6 +13,7 @@ from weakref import ref
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.semconv._incubating.attributes.http_attributes import HTTP_METHOD, HTTP_TARGET
 from opentelemetry.semconv.attributes.http_attributes import HTTP_REQUEST_METHOD
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH
 from opentelemetry.trace import get_tracer_provider
 
@@ -96,7 +97,10 @@ def _make_recovery(introspection: Introspection) -> Recovering:
     from otel_introspect.processors.recovery import ProviderOutlet, Recovery
 
     outlet = ProviderOutlet(lambda: introspection.tracer_provider or get_tracer_provider(), introspection.courier.flush)
-    return Recovery(introspection.recorder_directory, introspection.config.evidence, outlet)
+    # The directory that nobody has chosen is that of all this user's services, which may send their spans elsewhere.
+    is_shared = not introspection.config.recorder.directory
+    service = str(introspection.resource().get(SERVICE_NAME, "")) if is_shared else None
+    return Recovery(introspection.recorder_directory, introspection.config.evidence, outlet, service=service)
 
 
 # The two hooks read the SDK's private attributes and index its span contexts, which are tuples: its properties would

@@ -26,7 +26,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_introspect import faults
 from otel_introspect.config import EvidenceConfig, IntrospectConfig, ProfilerConfig, RecorderConfig, WatchdogConfig
-from otel_introspect.engine import recorder_claims, recorder_layout
+from otel_introspect.engine import recorder_claims, recorder_directory, recorder_layout
 from otel_introspect.engine.flight_recorder import FlightRecorder
 from otel_introspect.engine.recorder_claims import abandoned, claim
 from otel_introspect.engine.recorder_directory import RecorderDirectory
@@ -490,6 +490,35 @@ def test_it_is_sent_once(dead, living, folder):
     assert list(living.recover()) == [1]
     assert names_in(folder) == []
     assert living.recover() == {}
+
+
+@pytest.mark.parametrize(("setting", "service", "expected"), [("", "shop", [1]), ("", "bank", []), (None, "bank", [1])])
+def test_another_service_s_in_the_default_directory(  # noqa: PLR0917
+    dead, folder, monkeypatch, setting, service, expected
+):
+    """
+    In the directory that all services of a user share, each sends its own only; in one that was chosen, whoever comes.
+    """
+    monkeypatch.setattr(recorder_directory, "_default", lambda: folder)
+    process = dead()
+    process.begin(1)
+    process.die()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(resource=Resource({"service.name": service}))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    directory = str(folder) if setting is None else setting
+    introspection = Introspection(
+        IntrospectConfig(recorder=RecorderConfig(directory=directory)), tracer_provider=provider
+    )
+    provider.add_span_processor(WatchdogSpanProcessor(introspection))
+    try:
+        for _ in range(2):
+            introspection.recovery.run()
+        assert [span.context.span_id for span in exporter.get_finished_spans()] == expected
+        assert introspection.recovery.is_needed() is False
+    finally:
+        provider.shutdown()
+    assert list(Living(folder).recover()) == ([] if expected else [1])
 
 
 def test_a_living_process_is_left_alone(dead, living):
