@@ -87,6 +87,9 @@ def recover(*, directory: Path | None, follow: bool, as_json: bool) -> None:
 
 def _provider() -> Any:  # noqa: ANN401 - the SDK's, or whatever a configurator sets up
     """The tracer provider that the launcher would set up, or has set up already."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        msg = "OpenTelemetry's SDK is switched off here (OTEL_SDK_DISABLED=true), so nothing is sent."
+        raise click.ClickException(msg)
     if not hasattr(trace.get_tracer_provider(), "add_span_processor"):
         # Spans only.
         os.environ["OTEL_METRICS_EXPORTER"] = os.environ["OTEL_LOGS_EXPORTER"] = "none"
@@ -103,8 +106,7 @@ def _provider() -> Any:  # noqa: ANN401 - the SDK's, or whatever a configurator 
             raise click.ClickException(msg) from error
     provider = trace.get_tracer_provider()
     if not hasattr(provider, "shutdown"):
-        why = "OTEL_SDK_DISABLED is set" if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" else ""
-        msg = f"OpenTelemetry's SDK is not set up here: {why or 'pip install opentelemetry-distro'}."
+        msg = "OpenTelemetry's SDK is not set up here: pip install opentelemetry-distro."
         raise click.ClickException(msg)
     return provider
 

@@ -274,7 +274,7 @@ class ExportersOutlet:
 def processors_of(provider: Any) -> tuple[SpanProcessor, ...]:  # noqa: ANN401 - the API's own provider has none
     """The span processors that *provider* has, without ours."""
     active = getattr(provider, "_active_span_processor", None)
-    if active is None:
+    if active is None or getattr(provider, "_disabled", False):  # OTEL_SDK_DISABLED
         return ()
     found = getattr(active, "_span_processors", (active,))
     return tuple(each for each in found if not isinstance(each, WatchdogSpanProcessor))

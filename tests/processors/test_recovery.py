@@ -682,6 +682,19 @@ def test_without_anybody_to_take_them_they_stay(dead, folder):
     assert process.path.exists()
 
 
+def test_a_disabled_sdk_sends_nothing(dead, folder, monkeypatch):
+    """
+    Where the SDK is switched off, nothing of a dead process leaves either.
+    """
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    process = dead()
+    process.begin(1)
+    process.die()
+
+    assert Living(folder).recover() == {}
+    assert process.path.exists()
+
+
 @pytest.mark.parametrize("kind", [SimpleSpanProcessor, BatchSpanProcessor])
 def test_a_provider_that_is_shut_down_gets_none(dead, folder, kind):
     """
