@@ -282,8 +282,9 @@ def processors_of(provider: Any) -> tuple[SpanProcessor, ...]:  # noqa: ANN401 -
 
 def _is_shut_down(processor: SpanProcessor) -> bool:
     """Whether it drops what it is given, as far as that can be told."""
-    inner = getattr(processor, "_batch_processor", processor)
-    return bool(getattr(inner, "_shutdown", False) or getattr(inner, "done", False))
+    # Each version of the SDK has it elsewhere; a simple processor of an old one does not know it, but its exporter does.
+    knowing = (processor, getattr(processor, "_batch_processor", None), getattr(processor, "span_exporter", None))
+    return any(getattr(each, name, False) is True for each in knowing for name in ("_shutdown", "done", "_stopped"))
 
 
 def recovered_spans(
