@@ -282,7 +282,7 @@ def processors_of(provider: Any) -> tuple[SpanProcessor, ...]:  # noqa: ANN401 -
 
 def _is_shut_down(processor: SpanProcessor) -> bool:
     """Whether it drops what it is given, as far as that can be told."""
-    # Each version of the SDK has it elsewhere; a simple processor of an old one does not know it, but its exporter does.
+    # Each version of the SDK has it elsewhere; an old one's simple processor does not know it, but its exporter does.
     knowing = (processor, getattr(processor, "_batch_processor", None), getattr(processor, "span_exporter", None))
     return any(getattr(each, name, False) is True for each in knowing for name in ("_shutdown", "done", "_stopped"))
 
