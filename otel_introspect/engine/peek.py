@@ -252,15 +252,16 @@ class Peek:
         watch.claim(at)
         watch.next_at = next_look(started, look.now, self._threshold, self._max_snapshots)
         look.come_again(watch.next_at)
-        try:
-            closing.adopt(span, watch)
-        except Exception:  # noqa: BLE001 - a span that can't be changed is written to all the same
-            count("failed", "adopting a slow span")
         self._leave(span, watch, at, stack)
 
     def _leave(self, span: Any, watch: Watch, at: int, stack: Stack) -> None:  # noqa: ANN401 - as above
         """Leave what there is to be seen for whoever may write."""
         watch.looks += 1
+        if watch.looks == 1:  # the introspector may have turned it slow, and have been stopped before it came to this
+            try:
+                closing.adopt(span, watch)
+            except Exception:  # noqa: BLE001 - a span that can't be changed is written to all the same
+                count("failed", "adopting a slow span")
         sighting = Sighting(capture(stack.frames), stack.thread_id, stack.task_state)
         sight = Sight(at, self._clock.monotonic(), self._clock.wall(), sighting, watch.looks)
         watch.put_off(partial(self._report, span, watch, sight))

@@ -177,6 +177,8 @@ class LiveProfile:
     def close(self) -> None:
         """Called as the span is about to end; under ``tail`` only some are kept."""
         span = self.span()
+        if self.trigger == "tail":
+            self._profiler.catch_up(self.sampled.key)  # that it is slow may be known and not written yet
         if self.trigger == "tail" and not (span is not None and _is_worth_keeping(span)):
             self.discard()
         else:
@@ -372,6 +374,12 @@ class Profiler:
         watch.before_close(live.finish)
         if watch.closed:  # meanwhile, perhaps without having heard of it
             live.discard()
+
+    def catch_up(self, key: Hashable) -> None:
+        """Have written what is known of the entry span that has this key, if it is slow."""
+        watch = self._table.slow.get(key)
+        if watch is not None:
+            watch.catch_up()
 
     def leave_out(self, key: Hashable) -> None:
         """Take no profile of the entry span that has this key, unless somebody has asked for it."""
