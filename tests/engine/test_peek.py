@@ -16,6 +16,7 @@ import time
 from math import inf
 
 import pytest
+from conftest import MILLISECOND
 from profiled import running, until
 
 from otel_introspect import DeadlineExceeded, faults, timeout
@@ -297,6 +298,26 @@ def test_only_what_is_due_is_looked_at(tracing, by_hand):
     assert [event.attributes[ELAPSED] for event in tracing.events()] == [1000, 8000]
     assert {event.attributes[OBSERVER] for event in tracing.events()} == {"signal"}
     assert [event.attributes["otel_introspect.lateness_ms"] for event in tracing.events()] == [0, 6000]
+
+
+def test_a_first_look_is_the_alarm_s_where_the_introspector_was_stopped_before_its_own(tracing, by_hand):
+    """
+    What is added later to a span that the introspector has only moved to the slow ones is written before that ends.
+    """
+    span = tracing.start()
+    tracing.clock.advance(1000)
+    started = span.start_time - tracing.clock.offset
+    key = span.get_span_context().span_id
+    watch = tracing.introspection.table.turn_slow(key, started)
+    watch.next_at = started + 1000 * MILLISECOND
+
+    by_hand()
+    recording = []
+    watch.before_close(lambda: recording.append(span.is_recording()))
+    span.end()
+
+    assert [event.attributes[OBSERVER] for event in tracing.events()] == ["signal"]
+    assert recording == [True]
 
 
 def test_the_introspector_goes_on_where_the_alarm_was(tracing, by_hand):
