@@ -292,7 +292,8 @@ class Alarm:
         self._is_lent = False
         strict = min(self._next_due(), self._foreign_due)
         rings = now + left
-        if left and (self._rhythm != _AGAIN or (not self._is_gentle and rings <= when)):
+        # What is due has rung, and does so again: if it did sooner, who waits in C in turns would never come to answer.
+        if left and (strict <= now or self._rhythm != _AGAIN or (not self._is_gentle and rings <= when)):
             return True  # it rings sooner anyway, and asks everybody then
         target = min(when, strict)
         if left and self._is_gentle == (when < strict) and -_EARLY < rings - target < _ABOUT_THEN:

@@ -15,7 +15,7 @@ from math import inf
 import pytest
 
 from otel_introspect import DeadlineExceeded, faults, timeout
-from otel_introspect.engine.alarm import ALARM
+from otel_introspect.engine.alarm import ALARM, Alarm
 
 PATIENCE = 20
 
@@ -565,3 +565,21 @@ def test_system_calls_go_on_while_somebody_only_looks(pace):
 
     assert returned == 1
     assert pacer.rings
+
+
+def test_what_is_due_is_not_rung_sooner_for_being_put_off():
+    """
+    Who waits in C in turns looks for POSIX signals only after a whole one: rings that repeat leave time for that.
+    """
+    alarm = Alarm()
+    due = time.monotonic() - 0.05
+    alarm.listen(lambda _now, _frame: (inf, None), lambda: due)
+    assert alarm.stand_by()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 5, 0.5)
+        assert alarm.put_off(time.monotonic() + 1)
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+    finally:
+        alarm.release()
+
+    assert left > 2
