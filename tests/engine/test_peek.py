@@ -16,7 +16,6 @@ import time
 from math import inf
 
 import pytest
-from conftest import MILLISECOND
 from profiled import running, until
 
 from otel_introspect import DeadlineExceeded, faults, timeout
@@ -309,7 +308,7 @@ def test_a_first_look_is_the_alarm_s_where_the_introspector_was_stopped_before_i
     started = span.start_time - tracing.clock.offset
     key = span.get_span_context().span_id
     watch = tracing.introspection.table.turn_slow(key, started)
-    watch.next_at = started + 1000 * MILLISECOND
+    watch.next_at = started + 1_000_000_000
 
     by_hand()
     recording = []
