@@ -154,6 +154,12 @@ def environment(environ: Mapping[str, str], directory: Path, endpoint: str) -> d
         f"{PREFIX}WATCHDOG_ALL_THREADS": "true",
         f"{PREFIX}RECORDER_DIR": str(directory / "recorder"),  # what the demo makes goes with it
     }
+    # The demo looks at traces only; who names a place for metrics or log records has them sent there, see collector_config.
+    elsewhere = {
+        name: value
+        for signal in ("METRICS", "LOGS")
+        if (value := environ.get(name := f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "").strip())
+    }
     no_proxy = ",".join(filter(None, [environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     return {
         **defaults,
@@ -166,8 +172,10 @@ def environment(environ: Mapping[str, str], directory: Path, endpoint: str) -> d
         "OTEL_SERVICE_NAME": SERVICE,
         "OTEL_TRACES_EXPORTER": "otlp",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        "OTEL_METRICS_EXPORTER": "none",
-        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "otlp" if "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" in elsewhere else "none",
+        "OTEL_METRIC_EXPORT_INTERVAL": "5000",
+        "OTEL_LOGS_EXPORTER": "otlp" if "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in elsewhere else "none",
+        **elsewhere,
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint,
         "OTEL_BSP_SCHEDULE_DELAY": "300",
         "OTEL_BSP_MAX_QUEUE_SIZE": "16384",

@@ -34,6 +34,20 @@ def test_of_opentelemetrys_variables_only_ours_are_kept():
     assert environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] == "http://127.0.0.1:1/v1/traces"
 
 
+def test_metrics_and_log_records_go_where_the_user_says():
+    """
+    They go nowhere unless the environment names a place for them, as the dashboard's compose file does.
+    """
+    metrics = "http://collector:4318/v1/metrics"
+
+    nowhere = environment({"OTEL_METRICS_EXPORTER": "otlp"}, Path(), "")
+    somewhere = environment({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": metrics}, Path(), "")
+
+    assert (nowhere["OTEL_METRICS_EXPORTER"], nowhere["OTEL_LOGS_EXPORTER"]) == ("none", "none")
+    assert (somewhere["OTEL_METRICS_EXPORTER"], somewhere["OTEL_LOGS_EXPORTER"]) == ("otlp", "none")
+    assert somewhere["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"] == metrics
+
+
 def test_a_proxy_does_not_come_between():
     """
     With a proxy in the environment the workers still reach the driver on the loopback interface.
