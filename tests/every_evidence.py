@@ -52,7 +52,7 @@ def sign_in(seconds, *, password, token=None, headers=None):
 
 
 def a_line_with_literals(seconds):
-    sign_in(seconds, password="hunter2", token='s3cr3t', headers={"Authorization": "Bearer eyJhbGciOiJIUzI1NiJ9"})  # fmt: skip # noqa: Q000
+    sign_in(seconds, password="hunter2", token="s3cr3t", headers={"Authorization": "Bearer eyJhbGciOiJIUzI1NiJ9"})
 
 
 def deep(depth, seconds):
@@ -146,6 +146,8 @@ MAKERS = {
     "fast": _fast,
 }
 
+LABELS = [*MAKERS, "recovered"]
+
 
 def _recovered(folder):
     directory = RecorderDirectory(str(folder))
@@ -202,7 +204,7 @@ def events_of(message):
 
 
 def as_log_records(message):
-    """The same evidence as EVENTS=log sends it: each event a log record with the span's ids and the event's attributes."""
+    """The same evidence as EVENTS=log sends it: each event is a log record with the span's ids."""
     request = ExportLogsServiceRequest()
     for resource_spans in message.resource_spans:
         resource_logs = request.resource_logs.add()

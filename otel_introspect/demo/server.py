@@ -154,7 +154,8 @@ def environment(environ: Mapping[str, str], directory: Path, endpoint: str) -> d
         f"{PREFIX}WATCHDOG_ALL_THREADS": "true",
         f"{PREFIX}RECORDER_DIR": str(directory / "recorder"),  # what the demo makes goes with it
     }
-    # The demo looks at traces only; who names a place for metrics or log records has them sent there, see collector_config.
+    # The demo itself looks at traces only. Who names a place for metrics or log records, as collector_config does, has
+    # them sent there.
     elsewhere = {
         name: value
         for signal in ("METRICS", "LOGS")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2] / "collector_config"
-COLLECTORS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml") if "receivers:" in path.read_text())
+ROOT = Path(__file__).resolve().parents[1] / "collector_config"
+COLLECTORS = sorted(
+    path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml") if "receivers:" in path.read_text()
+)
 COLLECTORS.remove("tempo.yaml")
 COMPOSE = ["compose.yaml", "otelcol-scale/compose.yaml"]
 _PLACEHOLDER = re.compile(r"\$\{env:([A-Z0-9_]+)(?::-([^}]*))?\}")

@@ -1,6 +1,6 @@
-"""A model of the part of OTTL that our files use, on OTLP messages: the statements of transform, the conditions of tail_sampling.
+"""A model of the part of OTTL that our files use: the statements of transform, the conditions of tail_sampling.
 
-Written from pkg/ottl/LANGUAGE.md, pkg/ottl/ottlfuncs/README.md and the contexts' READMEs of opentelemetry-collector-contrib.
+Written from what opentelemetry-collector-contrib says in pkg/ottl/LANGUAGE.md and pkg/ottl/ottlfuncs/README.md.
 What it does not know it refuses, so that nobody adds a statement that is not tested.
 """
 
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r'\s*("(?:\\.|[^"\\])*"|[A-Za-z_][\w.]*|==|!=|[()\[\],])')
 _ENUMS = {"nil": None}
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """Not OTTL, or a part of it that we don't use."""
 
 
@@ -24,7 +24,7 @@ def tokens(source):
     while position < len(source.rstrip()):
         match = _TOKEN.match(source, position)
         if not match:
-            raise Unknown(source[position : position + 40])
+            raise UnknownError(source[position : position + 40])
         found.append(match[1])
         position = match.end()
     return found
@@ -36,7 +36,8 @@ class Parser:
 
     def take(self, expected=None):
         if not self.left or (expected and self.left[0] != expected):
-            raise Unknown(f"expected {expected}, found {self.left[:3]}")
+            why = f"expected {expected}, found {self.left[:3]}"
+            raise UnknownError(why)
         return self.left.pop(0)
 
     def sees(self, token):
@@ -45,13 +46,13 @@ class Parser:
     def statement(self):
         call = self.value()
         if call[0] != "call":
-            raise Unknown(call)
+            raise UnknownError(call)
         condition = None
         if self.sees("where"):
             self.take()
             condition = self.condition()
         if self.left:
-            raise Unknown(self.left)
+            raise UnknownError(self.left)
         return call, condition
 
     def condition(self):
@@ -81,15 +82,15 @@ class Parser:
             self.take("]")
             return ("path", token, key)
         if not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", token):
-            raise Unknown(token)
+            raise UnknownError(token)
         return ("path", token, None)
 
 
 def unquoted(token):
     """As Go's strconv.Unquote does."""
-    if re.search(r"\\(?![\\\"ntrx])", token):
-        raise Unknown(token)
-    return json.loads(re.sub(r"\\x([0-9a-f]{2})", r"\\u00\1", token.replace("\t", "\\t")))
+    if not set(re.findall(r"\\(.)", token)) <= set('\\"nrt'):
+        raise UnknownError(token)
+    return json.loads(token)
 
 
 def expand(template, match):
@@ -114,8 +115,8 @@ class Context:
     """What a path leads to.
 
     Args:
-        kind: ``span``, ``spanevent``, ``log`` or ``resource``: a path begins with one of these, or, in the conditions of
-            tail_sampling, with none.
+        kind: ``span``, ``spanevent``, ``log`` or ``resource``: a path begins with one of these, or with none in the
+            conditions of tail_sampling.
         holders: The messages, by their kind.
     """
 
@@ -127,14 +128,15 @@ class Context:
         head, _, rest = path.partition(".")
         if head in ("span", "spanevent", "log", "resource", "scope"):
             if head not in self.holders:
-                raise Unknown(f"{path} in the context {self.kind}")
+                why = f"{path} in the context {self.kind}"
+                raise UnknownError(why)
             return self.holders[head], rest
         return self.holders[self.kind], path
 
     def attributes(self, path):
         holder, rest = self._split(path)
         if rest != "attributes":
-            raise Unknown(path)
+            raise UnknownError(path)
         return holder.attributes
 
     def string(self, path, key):
@@ -151,7 +153,7 @@ class Context:
             return holder.status.message, lambda new: setattr(holder.status, "message", new)
         if rest == "body":
             return _of_value(holder.body)
-        raise Unknown(path)
+        raise UnknownError(path)
 
 
 def _of_value(value):
@@ -170,7 +172,7 @@ def holds(condition, context):
         return same if operator == "==" else not same
     if condition[0] == "call" and condition[1] == "IsString":
         return isinstance(_value(condition[2][0], context), str)
-    raise Unknown(condition)
+    raise UnknownError(condition)
 
 
 def _value(node, context):
@@ -178,7 +180,7 @@ def _value(node, context):
         return node[1]
     if node[0] == "path":
         return context.string(node[1], node[2])[0]
-    raise Unknown(node)
+    raise UnknownError(node)
 
 
 def run(statement, context):
@@ -212,7 +214,8 @@ def _replace_pattern(context, target, pattern, replacement):
     if value is None:
         return
     if not isinstance(value, str):
-        raise Unknown(f"{target} is no string")
+        why = f"{target} is no string"
+        raise UnknownError(why)
     replaced = replace_all(pattern, replacement, value)
     if replaced != value:
         put(replaced)
@@ -220,7 +223,7 @@ def _replace_pattern(context, target, pattern, replacement):
 
 def _replace_all_patterns(context, target, mode, pattern, replacement):
     if mode != "value":
-        raise Unknown(mode)
+        raise UnknownError(mode)
     for pair in context.attributes(target[1]):
         if pair.value.WhichOneof("value") == "string_value":
             replaced = replace_all(pattern, replacement, pair.value.string_value)
@@ -246,28 +249,25 @@ def transform(config, message):
 
 
 def _contexts(kind, message):
-    if hasattr(message, "resource_spans"):
-        for resource in message.resource_spans:
-            if kind == "resource":
-                yield Context(kind, resource=resource.resource)
-                continue
-            for span in (span for scope in resource.scope_spans for span in scope.spans):
-                if kind == "span":
-                    yield Context(kind, span=span, resource=resource.resource)
-                elif kind == "spanevent":
-                    for event in span.events:
-                        yield Context(kind, spanevent=event, span=span, resource=resource.resource)
-                else:
-                    raise Unknown(kind)
-        return
-    for resource in message.resource_logs:
+    is_traces = hasattr(message, "resource_spans")
+    for each in message.resource_spans if is_traces else message.resource_logs:
         if kind == "resource":
-            yield Context(kind, resource=resource.resource)
-            continue
-        for record in (record for scope in resource.scope_logs for record in scope.log_records):
-            if kind != "log":
-                raise Unknown(kind)
-            yield Context(kind, log=record, resource=resource.resource)
+            yield Context(kind, resource=each.resource)
+        elif kind in ("span", "spanevent") and is_traces:
+            yield from _of_spans(kind, each)
+        elif kind == "log" and not is_traces:
+            for scope in each.scope_logs:
+                yield from (Context(kind, log=record, resource=each.resource) for record in scope.log_records)
+        else:
+            raise UnknownError(kind)
+
+
+def _of_spans(kind, each):
+    for span in (span for scope in each.scope_spans for span in scope.spans):
+        if kind == "span":
+            yield Context(kind, span=span, resource=each.resource)
+        else:
+            yield from (Context(kind, spanevent=event, span=span, resource=each.resource) for event in span.events)
 
 
 def is_true(condition, context):
@@ -275,5 +275,5 @@ def is_true(condition, context):
     parser = Parser(condition)
     found = parser.condition()
     if parser.left:
-        raise Unknown(parser.left)
+        raise UnknownError(parser.left)
     return holds(found, context)

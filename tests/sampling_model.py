@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re2
 from every_evidence import spans_of
-from ottl_model import Context, Unknown, is_true
+from ottl_model import Context, UnknownError, is_true
 
 
 def matching(policies, message):
@@ -33,10 +33,12 @@ def _boolean(given, message):
 
 def _string(given, message):
     if not given.get("enabled_regex_matching"):
-        raise Unknown(given)
+        raise UnknownError(given)
     patterns = [re2.compile(pattern) for pattern in given["values"]]
     return any(
-        pair.key == given["key"] and pair.value.string_value and any(each.search(pair.value.string_value) for each in patterns)
+        pair.key == given["key"]
+        and pair.value.string_value
+        and any(each.search(pair.value.string_value) for each in patterns)
         for pair in _attributes(message)
     )
 
@@ -48,7 +50,7 @@ def _status(given, message):
 
 def _condition(given, message):
     if set(given) - {"error_mode", "spanevent"}:
-        raise Unknown(given)
+        raise UnknownError(given)
     return any(
         is_true(condition, Context("spanevent", spanevent=event, span=span))
         for span in spans_of(message)
