@@ -33,6 +33,7 @@ _BENCHMARKS: Final = (
     "timeout_lateness",
     "timeout_leaks",
     "timeout_request",
+    "wire_bytes",
 )
 
 
