@@ -1,7 +1,7 @@
 """The options of the components that our collectors use, with their types.
 
 A table of our own, as far as we need it, read in the documents named beside each. Core and contrib are the repositories
-open-telemetry/opentelemetry-collector and opentelemetry-collector-contrib. The README of exporterhelper was that of v0.162,
+open-telemetry/opentelemetry-collector and opentelemetry-collector-contrib. exporterhelper's README is that of 0.162,
 the others are versions of 2026; when a component was renamed is in the pull request that is named.
 """
 
