@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import re2
-from collector_files import collector
+from collector_files import collector, text
 from every_evidence import LABELS, LOCALS, SECRETS, as_log_records, events_of, messages, spans_of
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
@@ -179,6 +180,16 @@ def test_every_pattern_is_one_for_re2():
         if replacement is not None:
             assert replacement.count("$1") <= compiled.groups
             assert "$2" not in replacement
+
+
+def test_a_dollar_is_doubled_or_a_variable():
+    """
+    The collector puts variables in first: a $ that is meant for a pattern's replacement is written twice.
+    """
+    lines = [line for line in text("otelcol-redaction.yaml").splitlines() if not line.lstrip().startswith("#")]
+    content = "\n".join(lines)
+
+    assert re.sub(r"\$\{env:\w+:-[^}]+\}|\$\$1", "", content).count("$") == 0
 
 
 def redacted(line):
