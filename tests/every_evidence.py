@@ -226,7 +226,9 @@ def as_log_records(message):
             scope_logs.scope.CopyFrom(scope_spans.scope)
             for span in scope_spans.spans:
                 for event in span.events:
-                    record = scope_logs.log_records.add(time_unix_nano=event.time_unix_nano, event_name=event.name)
+                    record = scope_logs.log_records.add(time_unix_nano=event.time_unix_nano)
+                    if hasattr(record, "event_name"):  # not in the oldest OTLP that we support
+                        record.event_name = event.name
                     record.trace_id, record.span_id = span.trace_id, span.span_id
                     record.severity_number, record.severity_text = 13, "WARN"
                     record.body.string_value = event.name
