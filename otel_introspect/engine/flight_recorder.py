@@ -207,8 +207,8 @@ class FlightRecorder:
             self._let_go(file)
 
     def __del__(self) -> None:
-        # Nobody else would close the file, which stays locked as long as it is open.
-        if self._file is not None:
+        # Nobody else would close the file, which stays locked as long as it is open. One that is half made has none.
+        if getattr(self, "_file", None) is not None:
             with suppress(Exception):
                 self.close()
 

@@ -6,11 +6,9 @@ clock, no system call, no waking of a thread.
 So:
 
 - ``open`` holds the spans that are not slow yet in the order of their start. With one threshold that is the order of
-their
-  deadlines, so whoever waits for the first one waits for all.
+  their deadlines, so whoever waits for the first one waits for all.
 - Values are bare tuples, as they are cheapest to make: a weak reference to the span, and where it runs, a thread's id
-or a
-  ``Place``. Weak, because an application that forgets to end its spans must not be made to keep them.
+  or a ``Place``. Weak, because an application that forgets to end its spans must not be made to keep them.
 - A span that turns slow moves to ``slow``, where there is time for more. It is put there *before* it is taken out of
   ``open``, and whoever ends it looks into ``open`` first: so it is always found in at least one of the two, without a
   lock.

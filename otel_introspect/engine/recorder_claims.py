@@ -35,7 +35,14 @@ from otel_introspect.engine.recorder_directory import (
     SUFFIX,
     RecorderDirectory,
 )
-from otel_introspect.engine.recorder_reading import FlightRecord, UnreadableRecord, content_of, parse_record
+from otel_introspect.engine.recorder_reading import (
+    FlightRecord,
+    UnreadableRecord,
+    content_of,
+    is_alive,
+    open_file,
+    parse_record,
+)
 from otel_introspect.faults import fail_open
 
 if sys.platform != "win32":
@@ -87,7 +94,7 @@ class Claim:
         try:
             if not is_own(os.lstat(path)):
                 return None
-            file = _open(path)
+            file = open_file(path)
         except OSError:
             return None
         try:
@@ -123,21 +130,12 @@ def abandoned(directory: RecorderDirectory) -> Iterator[Path]:
     """
     for path in directory.files():
         try:
-            if not is_own(os.lstat(path)):
-                yield path
+            if is_own(os.lstat(path)) and is_alive(path):
                 continue
-            file = _open(path)
         except FileNotFoundError:
             continue  # somebody else was quicker
         except OSError:
-            yield path
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            continue
-        finally:
-            os.close(file)
+            pass  # whoever wants to claim it will be told why
         yield path
 
 
@@ -151,7 +149,7 @@ def claim(path: Path) -> Claim | None:
     try:
         status = os.lstat(path)
         check_own(status)
-        file = _open(path)
+        file = open_file(path)
     except FileNotFoundError:
         return None
     _held.add(file)
@@ -245,21 +243,14 @@ def _is_too_old(path: Path, age: float) -> bool:
 def _is_free(path: Path) -> bool:
     # A process that waits for requests does not write to its file for days, but has it locked.
     try:
-        file = _open(path)
+        return not is_alive(path)
     except OSError:
         return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-    return True
 
 
 def _remove_if_free(path: Path) -> None:
     try:
-        file = _open(path)
+        file = open_file(path)
     except FileNotFoundError:
         return
     _held.add(file)
@@ -276,11 +267,6 @@ def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
         if is_own(os.lstat(path)):
             path.unlink()
-
-
-def _open(path: Path) -> int:
-    # Not to be led astray by a link, nor to wait for the other end of a pipe.
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _lock(file: int) -> bool:

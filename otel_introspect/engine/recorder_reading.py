@@ -183,7 +183,7 @@ def is_alive(path: Path) -> bool:
     Raises:
         OSError: If it can't be opened.
     """
-    file = _open(path, os.O_RDONLY)
+    file = open_file(path)
     try:
         # To share it: two who ask at the same time do not take each other for its process.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -194,9 +194,13 @@ def is_alive(path: Path) -> bool:
     return False
 
 
-def _open(path: Path, flags: int) -> int:
-    # Not to be led astray by a link, nor to wait for the other end of a pipe.
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_file(path: Path) -> int:
+    """Open it for reading; neither led astray by a link nor waiting for the other end of a pipe.
+
+    Raises:
+        OSError: If it can't be opened.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def check_owner(status: os.stat_result) -> None:
@@ -214,7 +218,7 @@ def check_owner(status: os.stat_result) -> None:
 
 
 def _bytes_of(path: Path) -> tuple[bytes, int]:
-    file = _open(path, os.O_RDONLY)
+    file = open_file(path)
     try:
         status = os.fstat(file)
         check_owner(status)

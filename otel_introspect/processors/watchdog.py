@@ -214,16 +214,17 @@ def _make_on_end(introspection: Introspection) -> _OnEnd:
             # A copy of what on_start saw, so that its id is the only link.
             context: Any = span._context  # noqa: SLF001 - see above
             key = context[1]
+            # First, as closing a slow one waits and may be interrupted: what has ended must not come back as recovered.
+            if strike_out is not None:
+                strike_out(key)
             take_out(key, None)
             if slow and key in slow:
                 discard(key)
-            if strike_out is not None:
-                strike_out(key)
         except AttributeError:
             with fail_open("unwatching a span"):
-                discard(span.context.span_id)
                 if strike_out is not None:
                     strike_out(span.context.span_id)
+                discard(span.context.span_id)
         except Exception as error:  # noqa: BLE001 - it would reach the application
             failed("unwatching a span", error)
 

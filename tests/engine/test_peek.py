@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 import os
@@ -54,15 +55,6 @@ provider.add_span_processor(WatchdogSpanProcessor(introspection))
 provider.add_span_processor(SimpleSpanProcessor(exporter))
 request = provider.get_tracer("test").start_as_current_span
 
-def stuck(seconds):
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        re.match(r"^(a+)+$", "a" * 14 + "!")
-        took.append(time.perf_counter() - began)
-    length = 14 + math.ceil(math.log2(seconds / min(took)))  # each letter more takes twice as long
-    re.match(r"^(a+)+$", "a" * length + "!")
-
 def timer():
     return signal.getitimer(signal.ITIMER_REAL)
 
@@ -80,10 +72,21 @@ def observers():
 """
 
 
+def stuck(seconds):
+    """Keep the GIL for about that long, or twice that, in one call."""
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        re.match(r"^(a+)+$", "a" * 14 + "!")
+        took.append(time.perf_counter() - began)
+    length = 14 + math.ceil(math.log2(seconds / min(took)))  # each letter more takes twice as long
+    re.match(r"^(a+)+$", "a" * length + "!")
+
+
 def run(script, *, code=0):
     """Run *script* in a process of its own: what it said."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT + textwrap.dedent(script)],
+        [sys.executable, "-c", SCRIPT + inspect.getsource(stuck) + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -104,17 +107,6 @@ def _given_back():
 def _watched():
     with running() as make:
         yield make(watchdog={"threshold": THRESHOLD})
-
-
-def stuck(seconds):
-    """Keep the GIL for about that long, or twice that, in one call."""
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        re.match(r"^(a+)+$", "a" * 14 + "!")
-        took.append(time.perf_counter() - began)
-    length = 14 + math.ceil(math.log2(seconds / min(took)))  # each letter more takes twice as long
-    re.match(r"^(a+)+$", "a" * length + "!")
 
 
 def snapshots(span):

@@ -454,6 +454,21 @@ def test_very_fast_is_never_sampled(tail, monkeypatch):
     assert begun == []
 
 
+def test_a_failure_that_is_still_to_be_written(tail):
+    """
+    What is known of a request and put off until it ends decides, too, whether its profile is kept.
+    """
+    with tail.request() as span:
+        until(lambda: tail.profiler._live)
+        key = span.get_span_context().span_id
+        watch = tail.introspection.table.turn_slow(key, time.monotonic_ns())
+        busy(SOON)
+        watch.put_off(lambda: span.set_attribute("error.type", "DeadlineExceeded"))
+
+    (event,) = tail.profiles()
+    assert trigger_of(event) == "tail"
+
+
 @pytest.mark.parametrize("service", ["tail", "tail_alone"])
 def test_an_error_status(request, service):
     """

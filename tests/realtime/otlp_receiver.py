@@ -110,9 +110,9 @@ def spans_in(message):
 
 
 class Receiver:
-    """One thread, one connection at a time."""
+    """One thread, one connection at a time; at any free port, if none is given."""
 
-    def __init__(self):
+    def __init__(self, port=0):
         self._spans = defaultdict(list)
         self._came = threading.Condition()
         receiver = self
@@ -133,7 +133,7 @@ class Receiver:
             def log_message(self, *_args):
                 pass
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._server = HTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 

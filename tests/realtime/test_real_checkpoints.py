@@ -8,7 +8,8 @@ import time
 
 import pytest
 from conftest import UNWANTED
-from services import GUNICORN, THRESHOLD_MS
+from otlp_receiver import Receiver
+from services import GUNICORN, SERVER, THRESHOLD_MS, free_port
 
 pytestmark = pytest.mark.realtime
 
@@ -64,6 +65,43 @@ def test_many_at_once_under_gevent(services):
     assert len(spans) == len(wanted)
     assert_nobody_complained(service)
     assert "Failed to export" not in service.log
+
+
+def test_a_collector_that_comes_up_later(services):
+    """
+    With nobody listening, requests take as long as ever; once somebody is, what is slow then arrives.
+    """
+    port = free_port()
+    service = services.start(
+        "collector-later",
+        command=[*GUNICORN, "-w", "1", "--threads", "8", "wsgi"],
+        **{**AHEAD, "OTEL_BSP_SCHEDULE_DELAY": 200},
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"http://127.0.0.1:{port}/later",
+        OTEL_EXPORTER_OTLP_TRACES_TIMEOUT=2,
+    )
+    try:
+        began = time.monotonic()
+        answers = service.get_all([*["/slow?seconds=1"] * 4, *["/fast"] * 4])
+        took = time.monotonic() - began
+        assert {each.status for each in answers} == {200}
+        assert took < 5
+
+        receiver = Receiver(port)
+        try:
+            deadline = time.monotonic() + 20
+            arrived = []
+            while not arrived and time.monotonic() < deadline:
+                trace_id = service.get("/slow?seconds=1").trace_id
+                arrived = receiver.wait_for(
+                    "later", lambda span, wanted=trace_id: span.trace_id == wanted and span.kind == SERVER, seconds=3
+                )
+            assert arrived, service.log[-3000:]
+            assert "in sleeping_helper\n" in arrived[0].snapshots[0].stack
+        finally:
+            receiver.close()
+    finally:
+        service.stop()
+    assert_nobody_complained(service)
 
 
 def test_a_silent_collector_delays_no_request(services):

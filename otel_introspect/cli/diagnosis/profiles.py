@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Final
 
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
-from otel_introspect.cli.diagnosis.surroundings import Surroundings
+from otel_introspect.cli.diagnosis.surroundings import Surroundings, nearest_directory
 from otel_introspect.config import ProfilerConfig, WatchdogConfig
 
 _TOPIC: Final = "profiles"
@@ -89,10 +88,8 @@ def _store(location: str) -> Iterator[Finding]:
             )
         return
     directory = Path(location.removeprefix(_FILE))
-    nearest = directory
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    _, writable = nearest_directory(directory)
+    if not writable:
         yield problem(
             _TOPIC,
             f"Whole profiles are to go to {directory}, where this user can't write.",

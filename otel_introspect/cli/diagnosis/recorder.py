@@ -10,7 +10,7 @@ from typing import Final
 
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
-from otel_introspect.cli.diagnosis.surroundings import Surroundings
+from otel_introspect.cli.diagnosis.surroundings import Surroundings, nearest_directory
 from otel_introspect.config import RecorderConfig
 from otel_introspect.engine.recorder_directory import DirectoryRefused, RecorderDirectory
 from otel_introspect.engine.recorder_layout import FILE_SIZE
@@ -44,13 +44,10 @@ def recorder(here: Surroundings) -> Iterator[Finding]:
 
 def _directory(directory: RecorderDirectory) -> Iterator[Finding]:
     path = directory.path
-    nearest = path
     if os.path.lexists(path):
         directory.check()
-    else:
-        while not nearest.exists() and nearest != nearest.parent:
-            nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    nearest, writable = nearest_directory(path)
+    if not writable:
         yield problem(
             _TOPIC,
             f"This user can't write to {nearest}: {_LOST}.",

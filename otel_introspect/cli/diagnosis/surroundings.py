@@ -140,6 +140,14 @@ def normalised(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def nearest_directory(path: Path) -> tuple[Path, bool]:
+    """The nearest of *path* and its parents that is there, and whether this user can make something in it."""
+    nearest = path
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    return nearest, nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
 def gather(environ: Mapping[str, str] | None = None) -> Surroundings:
     """Look around, without importing or starting anything."""
     environ = dict(os.environ if environ is None else environ)

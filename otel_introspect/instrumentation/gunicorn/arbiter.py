@@ -30,6 +30,7 @@ from otel_introspect.faults import count, fail_open
 from otel_introspect.introspection import Introspection, active
 
 _REAPED: Final = "_otel_introspect_reaped"
+_WORKERS: Final = "WORKERS"  # asked for by name, as a gunicorn without it must go on all the same
 # The worker that was forked instead needs so long to see to it.
 _PATIENCE: Final = 0.8
 _CHILD_SECONDS: Final = 60
@@ -55,11 +56,11 @@ def reaping(original: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(original)
     def reap_workers(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - gunicorn's signature
-        workers = len(self.WORKERS)
+        workers = len(getattr(self, _WORKERS, ()))
         try:
             original(self, *args, **kwargs)
         finally:
-            if len(self.WORKERS) != workers:
+            if len(getattr(self, _WORKERS, ())) != workers:
                 setattr(self, _REAPED, time.monotonic())
 
     return reap_workers
