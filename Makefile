@@ -12,6 +12,9 @@ ARGS ?=
 # How often a test that failed is run again. Many wait for threads and signals, and a machine that is busy with something
 # else may stand still for longer than they are patient. What passed only then is named in the summary (RERUN).
 RERUNS ?= 2
+# How many tests run at a time: most wait for something. make test WORKERS=0 runs them one after the other, in one process.
+WORKERS ?= 2
+PYTEST_OPTIONS = --reruns=$(RERUNS) --numprocesses=$(WORKERS) --dist=loadfile
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
@@ -39,10 +42,10 @@ demo: $(VENV)/.demo ## Run the demonstration: a Django site whose slow requests 
 	@$(VENV)/bin/otel-introspect demo $(ARGS)
 
 test: $(VENV)/.test ## Run the tests on one Python
-	@$(PY) -m pytest --reruns $(RERUNS) $(ARGS)
+	@$(PY) -m pytest $(PYTEST_OPTIONS) $(ARGS)
 
 test-all: $(VENV)/.made-with-pip ## Run the tests on every Python found, with the oldest and the newest dependencies
-	@$(PY) tools/test_all.py --reruns=$(RERUNS) $(ARGS)
+	@$(PY) tools/test_all.py $(PYTEST_OPTIONS) $(ARGS)
 
 check: lint types imports docstrings doctests test ## All that must be green before a commit
 

@@ -709,7 +709,9 @@ def test_methods(profiled):
 
 
 @pytest.mark.parametrize(
-    "thing", [5, "name", staticmethod(len), classmethod(len), property(len), type("Cls", (), {})], ids=repr
+    "thing",
+    [5, "name", staticmethod(len), classmethod(len), property(len), type("Cls", (), {})],
+    ids=lambda thing: type(thing).__name__,
 )
 def test_what_can_not_be_decorated(thing):
     """

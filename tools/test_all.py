@@ -131,7 +131,12 @@ def main() -> int:
     """Run it all, carry on after a failure, and say at the end how each combination went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
-    parser.usage = "%(prog)s [-h] [--list] [COMBINATION ...] [pytest's arguments ...]"
+    parser.add_argument(
+        "--after-test",
+        action="store_true",
+        help="leave out what `make test` has run: this Python with the newest packages",
+    )
+    parser.usage = "%(prog)s [-h] [--list] [--after-test] [COMBINATION ...] [pytest's arguments ...]"
     arguments, others = parser.parse_known_args()
     # By their looks, not by their place: in `-m "not realtime"` argparse would take the second word for a combination.
     names = [each for each in others if re.fullmatch(r"\d+\.\d+-test[\w-]*", each)]
@@ -144,6 +149,8 @@ def main() -> int:
         print("None of the Pythons that we support is here.", file=sys.stderr)
         return 1
     chosen = [each for each in combinations(pythons) if not names or each.name in names]
+    if arguments.after_test:
+        chosen = [each for each in chosen if (each.version, each.group) != (sys.version_info[:2], "test")]
     if unknown := set(names) - {each.name for each in chosen}:
         parser.error(f"no such combination: {', '.join(sorted(unknown))}")
     if arguments.list:

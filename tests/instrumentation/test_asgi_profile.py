@@ -149,6 +149,7 @@ def test_the_path_is_what_the_server_has_got(service, scope):
         ("__introspect__=1", "malformed"),
         (f"__introspect__={token(method='POST')}", "bad-signature"),
     ],
+    ids=["blank", "geordi's", "1", "another method's"],
 )
 def test_why_it_is_not(service, query, reason):
     """

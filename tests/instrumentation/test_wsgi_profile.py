@@ -155,6 +155,7 @@ def test_the_path_is_all_that_the_server_has_got(service):
         (f"__introspect__={tokens.sign('another key than ours', 'GET', b'/page', '')}", "bad-signature"),
         (f"__introspect__={token(method='POST')}", "bad-signature"),
     ],
+    ids=["blank", "geordi's", "1", "another key's", "another method's"],
 )
 def test_why_it_is_not(service, query, reason):
     """

@@ -189,7 +189,9 @@ def test_a_factory_is_called_when_the_limit_fires():
     assert [each.args for each in made] == [(0,), (1,)]
 
 
-@pytest.mark.parametrize("wrong", [42, "slow", None, int, object(), [Expired], (Expired, Inner)], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [42, "slow", None, int, object(), [Expired], (Expired, Inner)], ids=lambda given: type(given).__name__
+)
 def test_what_can_not_be_raised_is_refused_at_once(wrong):
     """
     An exception that is none is a ``TypeError`` when the limit is made, not when it fires.
@@ -207,7 +209,7 @@ def test_no_time_at_all_is_refused(seconds):
         outlive(timeout(seconds))
 
 
-@pytest.mark.parametrize("seconds", ["soon", [1], object()], ids=repr)
+@pytest.mark.parametrize("seconds", ["soon", [1], object()], ids=lambda given: type(given).__name__)
 def test_what_is_no_time_is_refused(seconds):
     """
     What can't be a number of seconds is refused when the limit is made.
