@@ -42,6 +42,7 @@ class EvidenceConfig(Settings):
 
     Args:
         events: The sinks, ``span`` and ``log``.
+        events_bridge: Whether events that are emitted as log records are put on their span as well.
         excluded_urls: Comma-separated regular expressions, in OpenTelemetry's own reading.
         max_attribute_bytes: The longest string that we attach, in UTF-8 bytes.
 
@@ -50,6 +51,7 @@ class EvidenceConfig(Settings):
     """
 
     events: tuple[str, ...] = setting(env.OTEL_PYTHON_INTROSPECT_EVENTS, any_of("span", "log"), default=("span",))
+    events_bridge: bool = setting(env.OTEL_PYTHON_INTROSPECT_EVENTS_BRIDGE, boolean, default=False)
     excluded_urls: str = setting(env.OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS, url_patterns, default="")
     max_attribute_bytes: int = setting(
         env.OTEL_PYTHON_INTROSPECT_MAX_ATTRIBUTE_BYTES, integer(_MIN_ATTRIBUTE_BYTES), default=2000

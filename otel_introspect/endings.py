@@ -93,6 +93,7 @@ def end_open_spans(introspection: Introspection, *, export: bool, seconds: float
             for each in cut_off:
                 with fail_open("ending a span with its process"):
                     _end_cut_off(introspection, each, taken, error)
+            introspection.see_off_records(deadline - time.monotonic())
             if export and not exports_here:
                 _export(introspection, deadline)
         finally:
@@ -148,6 +149,7 @@ def _end_cut_off(introspection: Introspection, cut: _Cut, taken: int, error: Pro
 def _export(introspection: Introspection, deadline: float) -> None:
     provider = introspection.tracer_provider or trace.get_tracer_provider()
     flush(provider, max(deadline - time.monotonic(), 0.001))
+    introspection.flush_records(max(deadline - time.monotonic(), 0.001))
 
 
 def last_snapshot(

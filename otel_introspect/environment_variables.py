@@ -11,6 +11,10 @@ one, a boolean is true only for ``true``, and a value that is not understood is 
 OTEL_PYTHON_INTROSPECT_EVENTS = "OTEL_PYTHON_INTROSPECT_EVENTS"
 """Where evidence goes: ``span``, ``log`` or ``span,log``. Default: ``span``."""
 
+OTEL_PYTHON_INTROSPECT_EVENTS_BRIDGE = "OTEL_PYTHON_INTROSPECT_EVENTS_BRIDGE"
+"""``true``: events that are emitted as log records, ours and others', are added to their span as span events, too.
+Default: false."""
+
 OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS = "OTEL_PYTHON_INTROSPECT_EXCLUDED_URLS"
 """Comma-separated regular expressions; a request whose URL matches one is not watched. Default: what
 ``OTEL_PYTHON_EXCLUDED_URLS`` says."""

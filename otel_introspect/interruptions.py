@@ -12,6 +12,7 @@ from otel_introspect.engine.deadline import GRACE, Deadline
 from otel_introspect.engine.stacks import trimmed
 from otel_introspect.introspection import active_or_own
 from otel_introspect.sinks.reporter import Overrun
+from otel_introspect.sinks.span_events import was_recorded
 from otel_introspect.tally import tally
 
 _MILLISECONDS: Final = 1000
@@ -26,7 +27,10 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
     if is_enforced:
         tally("interruptions", deadline.mechanism)
     span = trace.get_current_span()
-    if not span.is_recording():
+    if not was_recorded(span):
+        return
+    reporter = active_or_own().reporter
+    if not reporter.accepts(span):
         return
     hit_at = deadline.hit_at if is_enforced and deadline.hit_at else now
     seconds = deadline.limit or deadline.seconds
@@ -35,7 +39,7 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
     reason = None if is_enforced else deadline.refusal
     if not is_enforced and reason is None:
         reason = "the work has swallowed it" if deadline.attempts else "nothing could interrupt the work"
-    active_or_own().reporter.report_overrun(
+    reporter.report_overrun(
         span,
         Overrun(
             taken=time_ns() - round((now - hit_at) * _NANOSECONDS),
@@ -48,5 +52,5 @@ def record(deadline: Deadline, error: BaseException | None) -> None:
             error_type=type(deadline.error or error).__qualname__ if is_enforced else None,
         ),
     )
-    if is_enforced:
+    if is_enforced and span.is_recording():
         span.set_status(Status(StatusCode.ERROR, f"interrupted after {elapsed} ms, the limit was {limit} ms"))

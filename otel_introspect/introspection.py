@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from otel_introspect.sinks.budget import ProcessBudget
     from otel_introspect.sinks.checkpoints import Checkpoints
     from otel_introspect.sinks.courier import Courier
+    from otel_introspect.sinks.log_records import LogRecordSink
     from otel_introspect.sinks.reporter import SpanReporter
     from otel_introspect.triggers.requests import RequestTrigger
 
@@ -79,14 +80,21 @@ class Introspection:
     Args:
         config: The settings.
         tracer_provider: For spans of our own; the global one if None is given.
+        logger_provider: For log records; likewise.
         clock: What time it is.
     """
 
     def __init__(
-        self, config: IntrospectConfig, *, tracer_provider: TracerProvider | None = None, clock: Clock | None = None
+        self,
+        config: IntrospectConfig,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        logger_provider: Any = None,  # noqa: ANN401 - told by what it can do
+        clock: Clock | None = None,
     ) -> None:
         self.config: Final = config
         self.tracer_provider = tracer_provider
+        self.given_logger_provider = logger_provider
         self.table: Final = LiveTable()
         self.introspector: Final = Introspector(self._look, _idle_seconds(config), self._forked)
         self.finds_slow: Final = config.watchdog.threshold > 0 and "thread" in config.watchdog.observers
@@ -116,6 +124,7 @@ class Introspection:
         self._reporter: SpanReporter | None = None
         self._checkpoints: Checkpoints | None = None
         self._courier: Courier | None = None
+        self._records: LogRecordSink | None = None
         self._vital_signs = (
             None if self.recorder is None else VitalSigns(self.table, self.recorder, _described, self._clock_or_system)
         )
@@ -145,8 +154,53 @@ class Introspection:
                     if self.config.watchdog.checkpoint != "none":
                         self._checkpoints = self._make_checkpoints(budget)
                         copies.append(self._checkpoints)
-                    self._reporter = SpanReporter(self.config.evidence, budget=budget, copies=copies)
+                    self._reporter = SpanReporter(
+                        self.config.evidence, budget=budget, sinks=self._sinks(), copies=copies
+                    )
         return self._reporter
+
+    def _sinks(self) -> list[Sink]:
+        from otel_introspect.sinks.span_events import SpanEventSink
+
+        spans: list[Sink] = [SpanEventSink()]
+        return spans if self.records is None else [*([] if self._in_records_only else spans), self.records]
+
+    @property
+    def _in_records_only(self) -> bool:
+        # Records come from another thread, and after the span's end perhaps, when a bridge adds nothing to it any more:
+        # so where there is to be one, ours are put on the span by ourselves.
+        evidence = self.config.evidence
+        return evidence.events == ("log",) and not evidence.events_bridge
+
+    @property
+    def records(self) -> LogRecordSink | None:
+        """What makes log records of evidence; None if there are to be none."""
+        if self._records is None and "log" in self.config.evidence.events:
+            with self._assembling:
+                if self._records is None:
+                    from otel_introspect.sinks.courier import Courier
+                    from otel_introspect.sinks.log_records import LogRecordSink
+                    from otel_introspect.sinks.span_events import SpanEventSink
+
+                    instead = SpanEventSink() if self._in_records_only else None
+                    self._records = LogRecordSink(self.logger_provider, Courier(self.logger_provider), instead)
+        return self._records
+
+    def logger_provider(self) -> Any:  # noqa: ANN401 - the API's or the SDK's, or whatever was given
+        """What log records go to."""
+        from opentelemetry._logs import get_logger_provider
+
+        return self.given_logger_provider or get_logger_provider()
+
+    def see_off_records(self, seconds: float) -> None:
+        """Have the log records that wait emitted, as the process is about to end."""
+        if self._records is not None:
+            self._records.see_off(seconds)
+
+    def flush_records(self, seconds: float) -> None:
+        """Have the log records that were emitted exported, while the caller waits."""
+        if self._records is not None:
+            self._records.flush(seconds)
 
     def _make_peek(self) -> Peek | None:
         watchdog = self.config.watchdog
@@ -208,6 +262,7 @@ class Introspection:
             courier=self.courier,
             budget=budget,
             max_bytes=self.config.evidence.max_attribute_bytes,
+            without_event=None if self.records is None else self.records.replaces_events,
         )
 
     @property
@@ -297,7 +352,7 @@ class Introspection:
             if not self.recovers or self._recovery_waits or not self._may_recover():
                 return False
             if GREENLETS in modules:
-                self.courier.note_hub()
+                self._note_hub()
             self._recovery_waits = True  # first, as it may be done at once
             if self.courier.run(partial(self._recover, settle)):
                 return True
@@ -352,7 +407,7 @@ class Introspection:
         if self.recorder is not None:
             self.recorder.open()
         if GREENLETS in modules:
-            self.courier.note_hub()
+            self._note_hub()
         if self.peek is not None:
             self.peek.open()  # before the introspector has looked, which may be at once
         self.introspector.wake()
@@ -360,6 +415,11 @@ class Introspection:
             self.peek.begin()
         if self.dead_man is not None:
             self.dead_man.begin()
+
+    def _note_hub(self) -> None:
+        self.courier.note_hub()
+        if self.records is not None:
+            self.records.courier.note_hub()
 
     def prepare(self) -> None:
         """Load now what a slow span will need: for servers, before their first request.
@@ -429,6 +489,8 @@ class Introspection:
             self._profiler.close()
         if self._courier is not None:
             self._courier.stop()
+        if self._records is not None:
+            self._records.close()
         if self.recorder is not None:
             self.recorder.close()
         ALARM.dismiss()
@@ -436,18 +498,17 @@ class Introspection:
     def _forked(self) -> None:
         # A lock may be held by a thread that is not there any more.
         self._assembling = threading.RLock()
-        if self._reporter is not None:
-            self._reporter.after_fork()
-        if self._checkpoints is not None:
-            self._checkpoints.after_fork()
-        if self._courier is not None:
-            self._courier.after_fork()
-        if self.peek is not None:
-            self.peek.after_fork()
-        if self.dead_man is not None:
-            self.dead_man.after_fork()
-        if self._vital_signs is not None:
-            self._vital_signs.after_fork()
+        for part in (
+            self._reporter,
+            self._checkpoints,
+            self._courier,
+            self._records,
+            self.peek,
+            self.dead_man,
+            self._vital_signs,
+        ):
+            if part is not None:
+                part.after_fork()
         self._next_recovery = 0
         self._recovery_waits = False
         self.table.keep_only(get_ident())

@@ -14,6 +14,7 @@ from otel_introspect.engine.threads import thread_name
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open
 from otel_introspect.introspection import active_or_own
+from otel_introspect.sinks.span_events import was_recorded
 
 _MILLISECOND: Final = 1_000_000
 
@@ -25,13 +26,15 @@ def snapshot() -> bool:
     budget as the watchdog's own snapshots do. Never raises.
 
     Returns:
-        Whether the span has it: not if there is no recording span, or no room.
+        Whether the span has it, or a log record of it: not if there is no recording span, or no room.
     """
     with fail_open("taking a snapshot on request"):
         span = trace.get_current_span()
-        if not span.is_recording():
+        if not was_recorded(span):
             return False
         introspection = active_or_own()
+        if not introspection.reporter.accepts(span):
+            return False
         if not introspection.reporter.has_room():
             count("dropped", "process budget")
             return False

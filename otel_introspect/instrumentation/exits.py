@@ -27,6 +27,8 @@ from otel_introspect.introspection import Introspection
 
 _UVICORN: Final = "uvicorn.server"
 _CELERY: Final = "celery.signals"
+# How long the last log records may take; the logger provider is shut down next.
+_SECONDS: Final = 1.0
 _ORIGINAL: Final = "_otel_introspect_original"
 
 _watched: Introspection | None = None
@@ -62,7 +64,11 @@ def _end(introspection: Introspection, *, export: bool) -> None:
 
 def _at_exit() -> None:
     introspection = _watched
-    if introspection is None or not introspection.table:
+    if introspection is None:
+        return
+    if not introspection.table:
+        with fail_open("emitting the last log records"):
+            introspection.see_off_records(_SECONDS)
         return
     provider = introspection.tracer_provider or trace.get_tracer_provider()
     # Its own hook is next, and exports what is finished; unless it was told not to have one.

@@ -1,4 +1,4 @@
-"""Where finished evidence goes: a span event today, a log record tomorrow."""
+"""Where finished evidence goes: a span event, a log record, or both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Sink(Protocol):
         """Put it there, at once.
 
         Args:
-            span: What the evidence is about; it is open and stays so during the call.
+            span: What the evidence is about; it stays as it is during the call; open, unless the sink ``takes_ended``.
             name: The event's name.
             attributes: Bounded already.
             timestamp: Nanoseconds since the epoch.

@@ -10,6 +10,9 @@ So: the reporter hands over a copy of what it has put on a span; the introspecto
 still of use; the courier makes the span, and has it flushed. What has ended meanwhile needs no checkpoint, as it is on
 its way itself.
 
+Where evidence goes into log records only, which leave the process by themselves, a checkpoint carries none: it is there
+so that the trace which they refer to can be found.
+
 A checkpoint counts for the process's budget, and only uses the half that leaves room for snapshots on the spans
 themselves. Where there is no room it waits, and newer ones push out older ones.
 """
@@ -75,9 +78,10 @@ class Checkpoints:
         courier: Makes them, and has them flushed.
         budget: The process's.
         max_bytes: The longest string.
+        without_event: Says whether the event is left out; it never is if None is given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         *,
         every: bool,
@@ -85,12 +89,14 @@ class Checkpoints:
         courier: Courier,
         budget: ProcessBudget,
         max_bytes: int,
+        without_event: Callable[[], bool] | None = None,
     ) -> None:
         self._every = every
         self._tracer = tracer
         self._courier = courier
         self._budget = budget
         self._max_bytes = max_bytes
+        self._without_event = without_event
         self._notes: deque[_Note] = deque(maxlen=_MAX_WAITING)
         self._done: WeakSet[Any] = WeakSet()
         """The spans that have a checkpoint; asked and told on the introspector's thread only."""
@@ -138,7 +144,11 @@ class Checkpoints:
 
     def _size(self, span: Any, note: _Note) -> int:  # noqa: ANN401 - as above
         name = _name(span)
-        return size_of(name, self._attributes(span)) + size_of(semconv.STACK_SNAPSHOT_EVENT, note.attributes)
+        size = size_of(name, self._attributes(span))
+        return size + (size_of(semconv.STACK_SNAPSHOT_EVENT, note.attributes) if self._has_event() else 0)
+
+    def _has_event(self) -> bool:
+        return self._without_event is None or not self._without_event()
 
     def _attributes(self, span: Any) -> dict[str, AttributeValue]:  # noqa: ANN401 - as above
         given: Mapping[str, AttributeValue] = getattr(span, "attributes", None) or {}
@@ -170,7 +180,8 @@ class Checkpoints:
                 start_time=span.start_time,
             )
             if checkpoint.is_recording():
-                checkpoint.add_event(semconv.STACK_SNAPSHOT_EVENT, note.attributes, note.taken)
+                if self._has_event():
+                    checkpoint.add_event(semconv.STACK_SNAPSHOT_EVENT, note.attributes, note.taken)
                 self._courier.flush_soon()
             checkpoint.end(max(note.taken, span.start_time))
 

@@ -117,8 +117,11 @@ class SpanReporter:
         copies: Sequence[Sink] = (),
         may_read: Callable[[str], bool] | None = None,
     ) -> None:
-        # Log records (EVENTS=log) are to come; until then their place is taken by span events, and the user is told.
         self._sinks: Sequence[Sink] = (SpanEventSink(),) if sinks is None else sinks
+        # Each of them sends all of it; a log record has something beside.
+        self._times = len(self._sinks)
+        self._extra = sum(getattr(each, "extra_bytes", 0) for each in self._sinks)
+        self._late = [ask for each in self._sinks if (ask := getattr(each, "takes_ended", None)) is not None]
         self._copies = copies
         self._may_read = may_read
         self._max_bytes = config.max_attribute_bytes
@@ -130,6 +133,10 @@ class SpanReporter:
     def has_room(self) -> bool:
         """Whether the process may emit another snapshot now."""
         return self._budget.has_room()
+
+    def accepts(self, span: Any) -> bool:  # noqa: ANN401 - a span, or what an adapter has in its place
+        """Whether evidence about *span* finds a place: of one that has ended only where log records are emitted."""
+        return span.is_recording() or any(takes_ended(span) for takes_ended in self._late)
 
     def adopt(self, span: Any, watch: Watch) -> None:  # noqa: ANN401 - a span, or what an adapter has in its place
         """Have *watch* closed before *span* ends: an ended span is read-only, and warns who writes to it."""
@@ -144,7 +151,7 @@ class SpanReporter:
 
     def report(self, span: Any, snapshot: Snapshot) -> bool:  # noqa: ANN401 - as above
         """Add *snapshot*, and the other threads if it has them; False if there was no room."""
-        if not span.is_recording():
+        if not self.accepts(span):
             return False
         ledger = self._ledgers.of(span)
         with ledger.lock:
@@ -232,7 +239,7 @@ class SpanReporter:
 
     def report_profile(self, span: Any, profile: ProfileReport) -> bool:  # noqa: ANN401 - as above
         """Add *profile* to *span*; False if there was no room."""
-        if not span.is_recording():
+        if not self.accepts(span):
             return False
         attributes: dict[str, AttributeValue] = {
             semconv.PROFILE_TEXT: profile.text,
@@ -327,7 +334,8 @@ class SpanReporter:
         if size > ledger.left - ledger.reserved:
             count("dropped", "span budget")
             return False
-        if not self._budget.has_room(size):
+        spent = size * self._times + self._extra
+        if not self._budget.has_room(spent):
             count("dropped", "process budget")
             return False
         taken = False
@@ -336,7 +344,7 @@ class SpanReporter:
                 taken = sink.emit(span, name, attributes, timestamp) or taken
         if taken:
             ledger.left -= size
-            self._budget.spend(size)
+            self._budget.spend(spent)
             for copy in self._copies:
                 with fail_open(f"emitting to {type(copy).__name__}"):
                     copy.emit(span, name, attributes, timestamp)

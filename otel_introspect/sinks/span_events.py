@@ -18,6 +18,8 @@ class SpanEventSink:
 
     def emit(self, span: Span, name: str, attributes: dict[str, AttributeValue], timestamp: int) -> bool:
         """See ``Sink``; a span full of the application's events is left as it is, as the SDK would drop the oldest."""
+        if not span.is_recording():  # late: only a log record can still say it
+            return False
         if len(getattr(span, "events", ())) >= _limit(span, "max_events"):
             count("dropped", "span has no room for events")
             return False
@@ -25,8 +27,15 @@ class SpanEventSink:
         return True
 
 
+def was_recorded(span: Span) -> bool:
+    """Whether *span* is recording, or was until it ended."""
+    return span.is_recording() or getattr(span, "end_time", None) is not None
+
+
 def set_attribute(span: Span, key: str, value: AttributeValue) -> None:
     """Set an attribute of ours, unless one of the application's would have to go for it."""
+    if not span.is_recording():
+        return
     attributes = getattr(span, "attributes", None) or {}
     if key not in attributes and len(attributes) >= _limit(span, "max_span_attributes"):
         count("dropped", "span has no room for attributes")

@@ -54,6 +54,10 @@ class BodySpan:
             )
         return self._span
 
+    def evidence_span(self) -> Span:
+        """The span itself, for what refers to it by its ids."""
+        return self._real()
+
     def is_recording(self) -> bool:
         """Whether evidence may still be added; asking makes no span of it."""
         return not self._ended and (self._span is None or self._span.is_recording())

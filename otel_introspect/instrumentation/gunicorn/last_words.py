@@ -251,10 +251,12 @@ class LastWords:
             time.sleep(_MOMENT)  # also long enough to get from its end into the exporter's queue
 
     def _flush(self, introspection: Introspection) -> None:
+        introspection.see_off_records(self._deadline - time.monotonic())
         provider: Any = introspection.tracer_provider or trace.get_tracer_provider()
         flush = getattr(provider, "force_flush", None)  # which the API's own provider does not have
         if flush is not None:
             flush(max(int((self._deadline - time.monotonic()) * 1000), 1))
+        introspection.flush_records(max(self._deadline - time.monotonic(), 0.001))
 
 
 def _why(worker: Any) -> str:  # noqa: ANN401 - as above
