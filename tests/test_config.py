@@ -45,6 +45,7 @@ class Row(NamedTuple):
 
 ROWS = [
     Row(EvidenceConfig, "events", "EVENTS", ("span",), "log,span", ("span", "log"), ("spans", "span;log", ",")),
+    Row(EvidenceConfig, "events_bridge", "EVENTS_BRIDGE", *OFF_THEN_ON),
     Row(
         EvidenceConfig,
         "excluded_urls",
@@ -152,7 +153,7 @@ def test_the_table_here_is_complete():
     expected = {(config, *pair) for config in SETTINGS for pair in variables_of(config).items()}
 
     assert {(row.config, row.field, PREFIX + row.variable) for row in ROWS} == expected
-    assert len(ROWS) == 24
+    assert len(ROWS) == 25
 
 
 @every_row

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from opentelemetry import trace
+from opentelemetry._logs import get_logger_provider
 
 from otel_introspect.config import IntrospectConfig
 from otel_introspect.engine.recorder_directory import DirectoryRefused, RecorderDirectory
@@ -60,9 +61,10 @@ def recover(*, directory: Path | None, follow: bool, as_json: bool) -> None:
         msg = "The flight recorder is off (OTEL_PYTHON_INTROSPECT_RECORDER_DIR=none); name a directory with --dir."
         raise click.ClickException(msg)
     files = RecorderDirectory(setting)
-    provider = _provider()
+    with_logs = "log" in config.evidence.events
+    provider = _provider(with_logs=with_logs)
     # Only now: who loads the SDK before its configurator has been there may get another.
-    from otel_introspect.processors.recovery import ExportersOutlet, Recovery
+    from otel_introspect.processors.recovery import ExportersOutlet, Recovery, records_of
 
     outlet = ExportersOutlet(provider)
     if not outlet.is_open():
@@ -71,7 +73,7 @@ def recover(*, directory: Path | None, follow: bool, as_json: bool) -> None:
             " they are for the service. `otel-introspect doctor` says what is wrong."
         )
         raise click.ClickException(msg)
-    recovery = Recovery(files, config.evidence, outlet)
+    recovery = Recovery(files, config.evidence, outlet, records=records_of(config.evidence, get_logger_provider))
     page = _Page(as_json=as_json)
     unsent = 0
     try:
@@ -80,19 +82,22 @@ def recover(*, directory: Path | None, follow: bool, as_json: bool) -> None:
             unsent = page.show(recovery.run())
     finally:
         provider.shutdown()
+        if with_logs:
+            _shut_down(get_logger_provider())
     page.close(files.path, follow=follow)
     if unsent:
         raise click.exceptions.Exit(1)
 
 
-def _provider() -> Any:  # noqa: ANN401 - the SDK's, or whatever a configurator sets up
+def _provider(*, with_logs: bool) -> Any:  # noqa: ANN401 - the SDK's, or whatever a configurator sets up
     """The tracer provider that the launcher would set up, or has set up already."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         msg = "OpenTelemetry's SDK is switched off here (OTEL_SDK_DISABLED=true), so nothing is sent."
         raise click.ClickException(msg)
     if not hasattr(trace.get_tracer_provider(), "add_span_processor"):
-        # Spans only.
-        os.environ["OTEL_METRICS_EXPORTER"] = os.environ["OTEL_LOGS_EXPORTER"] = "none"
+        os.environ["OTEL_METRICS_EXPORTER"] = "none"
+        if not with_logs:
+            os.environ["OTEL_LOGS_EXPORTER"] = "none"
         try:
             from opentelemetry.instrumentation.auto_instrumentation import _load
 
@@ -109,6 +114,12 @@ def _provider() -> Any:  # noqa: ANN401 - the SDK's, or whatever a configurator 
         msg = "OpenTelemetry's SDK is not set up here: pip install opentelemetry-distro."
         raise click.ClickException(msg)
     return provider
+
+
+def _shut_down(provider: Any) -> None:  # noqa: ANN401 - as above
+    shutdown = getattr(provider, "shutdown", None)  # which the API's own provider does not have
+    if shutdown is not None:
+        shutdown()
 
 
 def _check(files: RecorderDirectory) -> None:

@@ -6,11 +6,12 @@ import difflib
 import logging
 import os
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 
+from otel_introspect import environment_variables as env
 from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, introspect_options, option_of
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation import exits
@@ -20,6 +21,9 @@ from otel_introspect.metrics import publish
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.profiling import pools
 from otel_introspect.setting import problem, variables_of
+
+if TYPE_CHECKING:
+    from otel_introspect.processors.event_bridge import EventToSpanEventBridge
 
 # What instrument() is given by OpenTelemetry itself or takes beside the settings.
 _OTHER_ARGUMENTS: Final = frozenset({"config", "tracer_provider", "meter_provider", "logger_provider"})
@@ -36,8 +40,8 @@ class IntrospectInstrumentor(BaseInstrumentor):
     """Adds the watchdog to the tracer provider.
 
     ``instrument()`` takes ``config`` (an ``IntrospectConfig``) or any setting by its name as a keyword
-    (``watchdog_threshold``); what is not given comes from the environment. It also takes ``tracer_provider``; the
-    global one is used otherwise.
+    (``watchdog_threshold``); what is not given comes from the environment. It also takes ``tracer_provider`` and
+    ``logger_provider``; the global ones are used otherwise.
     """
 
     configuration: ClassVar[_Options] = _Options()
@@ -45,6 +49,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
 
     # A provider keeps its processors for good: one serves each time that we are switched on again.
     _processors: ClassVar[WeakKeyDictionary[Any, WatchdogSpanProcessor]] = WeakKeyDictionary()
+    _bridges: ClassVar[WeakKeyDictionary[Any, EventToSpanEventBridge]] = WeakKeyDictionary()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Nothing: it works with whatever is there."""
@@ -54,10 +59,16 @@ class IntrospectInstrumentor(BaseInstrumentor):
         # An exception from here would keep the launcher from running the instrumentors after this one.
         with fail_open("setting up"):
             config = kwargs.get("config") or IntrospectConfig.from_env(options=kwargs)
-            _tell_what_has_no_effect(config, kwargs, os.environ)
+            _tell_what_has_no_effect(kwargs, os.environ)
             provider = kwargs.get("tracer_provider")
-            introspection = Introspection(config, tracer_provider=provider)
+            introspection = Introspection(
+                config, tracer_provider=provider, logger_provider=kwargs.get("logger_provider")
+            )
             activate(introspection)
+            if config.evidence.events_bridge:
+                self._bridge(introspection.logger_provider())
+            if introspection.records is not None:
+                introspection.records.has_listeners()  # says what to do if there are none
             publish(kwargs.get("meter_provider"))
             if introspection.dead_man is not None:
                 introspection.dead_man.follow()
@@ -89,6 +100,25 @@ class IntrospectInstrumentor(BaseInstrumentor):
         introspection.recover_soon(settle=START_SETTLES)
         return True
 
+    def _bridge(self, provider: Any) -> None:  # noqa: ANN401 - as above
+        from otel_introspect.processors.event_bridge import EventToSpanEventBridge
+
+        add = getattr(provider, "add_log_record_processor", None)
+        if add is None:
+            tell_once(
+                logging.WARNING,
+                "%s=true, but there is no logger provider of the OpenTelemetry SDK, so no events of others are put on"
+                " spans. Set one up before instrument() is called, or start with opentelemetry-instrument.",
+                env.OTEL_PYTHON_INTROSPECT_EVENTS_BRIDGE,
+            )
+            return
+        bridge = self._bridges.get(provider)
+        if bridge is None:
+            bridge = EventToSpanEventBridge()
+            add(bridge)
+            self._bridges[provider] = bridge
+        bridge.is_on = True
+
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off"):
             introspection = active()
@@ -97,11 +127,11 @@ class IntrospectInstrumentor(BaseInstrumentor):
             if introspection is not None:
                 introspection.stop()
             pools.leave()
+            for bridge in list(self._bridges.values()):
+                bridge.is_on = False
 
 
-def _tell_what_has_no_effect(
-    config: IntrospectConfig, options: Mapping[str, object], environ: Mapping[str, str]
-) -> None:
+def _tell_what_has_no_effect(options: Mapping[str, object], environ: Mapping[str, str]) -> None:
     by_option = {
         option_of(variable): (variable, settings)
         for settings in SETTINGS
@@ -117,5 +147,3 @@ def _tell_what_has_no_effect(
         given = value is not None or (raw and problem(settings, variable, raw) is None)
         if given and variable in NOT_IN_EFFECT:
             tell_once(logging.WARNING, "%s is understood, but this version does not act on it yet.", variable)
-    if "log" in config.evidence.events:
-        tell_once(logging.WARNING, "Evidence as log records is not there yet; it goes to span events.")

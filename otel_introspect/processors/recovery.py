@@ -49,6 +49,7 @@ from otel_introspect.engine.recorder_reading import FlightRecord, OpenSpan, Unre
 from otel_introspect.engine.stacks import described
 from otel_introspect.engine.watchdog import Snapshot
 from otel_introspect.faults import count, fail_open, failed, tell_once
+from otel_introspect.processors.recovered_records import RecoveredRecords
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.sinks.budget import ProcessBudget
 from otel_introspect.sinks.reporter import SpanReporter
@@ -116,9 +117,10 @@ class Recovery:
         outlet: Takes the spans.
         clock: What time it is.
         service: Only what was a process of this ``service.name``; all if None is given.
+        records: Takes the evidence as log records; it is on the spans if None is given.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, most by their names
         self,
         directory: RecorderDirectory,
         evidence: EvidenceConfig,
@@ -126,7 +128,9 @@ class Recovery:
         clock: Clock | None = None,
         *,
         service: str | None = None,
+        records: RecoveredRecords | None = None,
     ) -> None:
+        self._records = records
         self._service = service
         self._directory = directory
         self._evidence = evidence
@@ -203,8 +207,11 @@ class Recovery:
         spans = recovered_spans(record, dump, self._evidence, self._clock)
         portions = iter(spans)
         while portion := tuple(islice(portions, _PORTION)):
-            if not self._outlet.send(portion):
+            to_send = portion if self._records is None else self._records.spans_to_send(portion)
+            if not self._outlet.send(to_send):
                 return RecoveredProcess(record.pid, record.resource, spans, sent=False)
+            if self._records is not None:
+                self._records.send(portion)
             tally("recovered", number=len(portion))
         claimed.settle()
         return RecoveredProcess(record.pid, record.resource, spans, sent=True) if spans else None
@@ -285,6 +292,18 @@ def _is_shut_down(processor: SpanProcessor) -> bool:
     # Each version of the SDK has it elsewhere; an old one's simple processor does not know it, but its exporter does.
     knowing = (processor, getattr(processor, "_batch_processor", None), getattr(processor, "span_exporter", None))
     return any(getattr(each, name, False) is True for each in knowing for name in ("_shutdown", "done", "_stopped"))
+
+
+def records_of(evidence: EvidenceConfig, provider: Callable[[], Any]) -> RecoveredRecords | None:
+    """What makes log records of recovered evidence; None if there are to be none.
+
+    Args:
+        evidence: Says so.
+        provider: Returns the logger provider.
+    """
+    if "log" not in evidence.events:
+        return None
+    return RecoveredRecords(provider, instead="span" not in evidence.events and not evidence.events_bridge)
 
 
 def recovered_spans(

@@ -94,13 +94,15 @@ class WatchdogSpanProcessor(SpanProcessor):
 
 
 def _make_recovery(introspection: Introspection) -> Recovering:
-    from otel_introspect.processors.recovery import ProviderOutlet, Recovery
+    from otel_introspect.processors.recovery import ProviderOutlet, Recovery, records_of
 
     outlet = ProviderOutlet(lambda: introspection.tracer_provider or get_tracer_provider(), introspection.courier.flush)
     # The directory that nobody has chosen is that of all this user's services, which may send their spans elsewhere.
     is_shared = not introspection.config.recorder.directory
     service = str(introspection.resource().get(SERVICE_NAME, "")) if is_shared else None
-    return Recovery(introspection.recorder_directory, introspection.config.evidence, outlet, service=service)
+    evidence = introspection.config.evidence
+    records = records_of(evidence, introspection.logger_provider)
+    return Recovery(introspection.recorder_directory, evidence, outlet, service=service, records=records)
 
 
 # The two hooks read the SDK's private attributes and index its span contexts, which are tuples: its properties would

@@ -229,16 +229,6 @@ def test_each_observer_is_named():
     assert [each.level for each in alone] == [Level.PROBLEM]
 
 
-def test_a_sink_that_is_still_to_come_is_not_promised():
-    """
-    Log records are asked for in vain in this version, and the user is told where the evidence goes instead.
-    """
-    finding = one(settings.evidence(with_environ({f"{PREFIX}EVENTS": "log"})))
-
-    assert finding.level is Level.NOTE
-    assert "on the span" in finding.message
-
-
 def test_texts_longer_than_tempo_keeps_are_noted():
     """
     More bytes than Tempo keeps cost the innermost frames there.

@@ -9,6 +9,7 @@ import threading
 import types
 
 import pytest
+from log_records import Logs
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -178,7 +179,7 @@ def test_a_setting_like_no_other(instrumentor, provider, caplog):
     instrumentor.instrument(tracer_provider=provider, zzz=1)
 
     (message,) = said(caplog)
-    assert "There are: events, excluded_urls, max_attribute_bytes, " in message
+    assert "There are: events, events_bridge, excluded_urls, max_attribute_bytes, " in message
 
 
 def test_what_opentelemetry_itself_passes(instrumentor, provider, caplog):
@@ -231,14 +232,50 @@ def test_a_bad_variable_that_has_no_effect_yet(instrumentor, provider, monkeypat
     assert message.startswith(f"{PREFIX}WATCHDOG_LOCALS='soon' is neither true nor false")
 
 
-def test_logs_are_not_there_yet(instrumentor, provider, monkeypatch, caplog):
+def test_log_records_that_nobody_takes(instrumentor, provider, monkeypatch, caplog):
     """
-    Who asks for log records is told that it will be span events.
+    Who asks for log records where no provider takes them is told once what to do, and that evidence goes on the span.
     """
     monkeypatch.setenv(PREFIX + "EVENTS", "log")
     instrumentor.instrument(tracer_provider=provider)
 
-    assert said(caplog) == ["Evidence as log records is not there yet; it goes to span events."]
+    (message,) = said(caplog)
+    assert "OTEL_LOGS_EXPORTER=otlp" in message
+    assert "evidence goes on the span" in message
+
+
+def test_log_records_that_somebody_takes(instrumentor, provider, caplog):
+    """
+    With a provider that has a processor there is nothing to say.
+    """
+    instrumentor.instrument(tracer_provider=provider, logger_provider=Logs().provider, events=["log"])
+
+    assert said(caplog) == []
+
+
+def test_the_bridge_is_put_in_and_switched_off(instrumentor, provider, caplog):
+    """
+    EVENTS_BRIDGE adds one bridge to the logger provider, however often it is switched on, which rests when it is off.
+    """
+    logger_provider = Logs().provider
+    for _ in range(2):
+        instrumentor.instrument(tracer_provider=provider, logger_provider=logger_provider, events_bridge=True)
+        _, bridge = logger_provider._multi_log_record_processor._log_record_processors
+        assert bridge.is_on
+        instrumentor.uninstrument()
+        assert not bridge.is_on
+
+    assert said(caplog) == []
+
+
+def test_a_bridge_that_has_no_place(instrumentor, provider, caplog):
+    """
+    Without a logger provider of the SDK's the user is told what to do.
+    """
+    instrumentor.instrument(tracer_provider=provider, events_bridge=True)
+
+    (message,) = said(caplog)
+    assert message.startswith(f"{PREFIX}EVENTS_BRIDGE=true, but there is no logger provider")
 
 
 def test_observers_that_are_left_out(instrumentor, provider, monkeypatch, caplog):

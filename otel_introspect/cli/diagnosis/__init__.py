@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from otel_introspect.cli.diagnosis import export, launch, profiles, recorder, settings
+from otel_introspect.cli.diagnosis import export, launch, profiles, recorder, records, settings
 from otel_introspect.cli.diagnosis.finding import Finding, problem
 from otel_introspect.cli.diagnosis.surroundings import Surroundings
 
@@ -23,6 +23,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     settings.watchdog,
     settings.observers,
     settings.evidence,
+    records.records,
     profiles.profiles,
     recorder.recorder,
     settings.variables,

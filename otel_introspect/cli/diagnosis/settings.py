@@ -21,9 +21,6 @@ from otel_introspect.config import (
 from otel_introspect.setting import problem as why_not
 from otel_introspect.setting import variables_of
 
-BUILT_SINKS: Final = ("span",)
-"""The sinks that this version has."""
-
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
 _SECRETS: Final = frozenset({env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY})
 _MAX_SHOWN: Final = 80
@@ -205,14 +202,6 @@ def observers(here: Surroundings) -> Iterator[Finding]:
 def evidence(here: Surroundings) -> Iterator[Finding]:
     """Where the evidence goes, and how much of it."""
     config = evidence_config(here.environ)
-    not_built = [each for each in config.events if each not in BUILT_SINKS]
-    if not_built:
-        variable = env.OTEL_PYTHON_INTROSPECT_EVENTS
-        yield note(
-            "evidence",
-            f"{variable} asks for {', '.join(not_built)}, which this version does not have yet: evidence goes on the "
-            "span.",
-        )
     if config.max_attribute_bytes > _TEMPO_BYTES:
         yield note(
             "evidence",
