@@ -54,7 +54,8 @@ class RecoveredRecords:
         """Emit the events of *spans*, and have them flushed; blocks."""
         provider = self._provider()
         if not has_listeners(provider):
-            count("dropped", "recovered log record: nobody listens")
+            if not self._instead:  # otherwise it is on the spans after all
+                count("dropped", "recovered log record: nobody listens")
             return
         logger = copy(provider.get_logger(SCOPE))
         for span in spans:

@@ -70,6 +70,7 @@ class LogRecordSink:
         self._called = False
         """Whether the courier has been told that something waits."""
         self._is_used = False
+        self._is_closed = False
         self._emitting = allocate_lock()
 
     def has_listeners(self) -> bool:
@@ -127,7 +128,7 @@ class LogRecordSink:
 
     def deliver(self) -> None:
         """Emit what waits, and have it flushed soon; on the courier's thread."""
-        if self._drain():
+        if self._drain() and not self._is_closed:  # or it would start the courier again
             self.courier.flush_soon()
 
     def _drain(self) -> bool:
@@ -182,6 +183,7 @@ class LogRecordSink:
 
     def close(self) -> None:
         """Emit what still waits, as far as that can be done at once, and end the courier."""
+        self._is_closed = True
         if self._waiting:
             self.see_off()
         self.courier.stop()

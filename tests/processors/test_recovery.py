@@ -18,6 +18,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from log_records import Logs
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExportResult
@@ -33,7 +34,7 @@ from otel_introspect.engine.recorder_directory import RecorderDirectory
 from otel_introspect.engine.recorder_reading import UnreadableRecord
 from otel_introspect.engine.stacks import capture, outwards
 from otel_introspect.introspection import Introspection
-from otel_introspect.processors.recovery import WHY, ExportersOutlet, ProviderOutlet, Recovery
+from otel_introspect.processors.recovery import WHY, ExportersOutlet, ProviderOutlet, Recovery, records_of
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 
 SECOND = 1_000_000_000
@@ -96,13 +97,14 @@ def _dead(folder):
 class Living:
     """A process that recovers: its provider, and what that has exported."""
 
-    def __init__(self, folder, evidence=None):
+    def __init__(self, folder, evidence=None, records=None):
         self.exporter = InMemorySpanExporter()
         self.provider = TracerProvider(resource=Resource({"service.name": "the living"}))
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.flushes = 0
         self.outlet = ProviderOutlet(lambda: self.provider, self._flush)
-        self.recovery = Recovery(RecorderDirectory(str(folder)), evidence or EvidenceConfig(), self.outlet)
+        directory = RecorderDirectory(str(folder))
+        self.recovery = Recovery(directory, evidence or EvidenceConfig(), self.outlet, records=records)
 
     def _flush(self):
         self.flushes += 1
@@ -1149,3 +1151,93 @@ def test_a_fault_reaches_nobody(introspection, dead, monkeypatch):
     assert not introspection.recover_soon()
     assert faults.counts["failed", "looking for what dead processes have left"] == 1
     gc.collect()
+
+
+# --- Evidence in log records ----------------------------------------------------------------------------------------
+
+
+def records_of_the_dead(dead, folder, evidence, logs):
+    """What a living process with *evidence* sends of a dead one: the span, and the records."""
+    living = Living(folder, evidence, records_of(evidence, lambda: logs.provider))
+    process = dead()
+    start = process.begin(1)
+    process.snapshot(1, start + SECOND)
+    process.recorder.saw(1, here(), start + 2 * SECOND)
+    process.die()
+    (span,) = living.recover().values()
+    living.provider.shutdown()
+    return start, span, logs.records
+
+
+def test_evidence_that_went_into_records_comes_as_records(dead, folder):
+    """
+    In log mode a dead process's snapshots are records with the span's ids and the dead one's resource, marked as
+    recovered; the span has none.
+    """
+    start, span, found = records_of_the_dead(dead, folder, EvidenceConfig(events=("log",)), Logs())
+
+    assert span.events == ()
+    assert span.attributes["otel_introspect.snapshots"] == 2
+    assert [each.timestamp for each in found] == [start + SECOND, start + 2 * SECOND]
+    assert {(each.trace_id, each.span_id, each.flags, each.name) for each in found} == {(1 << 64 | 1, 1, 1, SNAPSHOT)}
+    assert {each.resource["service.name"] for each in found} == {"shop"}
+    assert {each.attributes["otel_introspect.recovered"] for each in found} == {True}
+    assert found[0].attributes["code.stacktrace"] == "  File ..."
+    assert not faults.counts
+
+
+@pytest.mark.parametrize(
+    "evidence", [EvidenceConfig(events=("span", "log")), EvidenceConfig(events=("log",), events_bridge=True)]
+)
+def test_evidence_that_went_to_both(dead, folder, evidence):
+    """
+    With span,log, or with the bridge, it is on the span and in records.
+    """
+    _, span, found = records_of_the_dead(dead, folder, evidence, Logs())
+
+    assert [each.timestamp for each in span.events] == [each.timestamp for each in found]
+
+
+def test_records_that_nobody_would_take(dead, folder):
+    """
+    Where nobody takes records the evidence is on the span.
+    """
+    logs = Logs()
+    logs.provider.shutdown()
+    _, span, found = records_of_the_dead(dead, folder, EvidenceConfig(events=("log",)), logs)
+
+    assert len(span.events) == 2
+    assert found == []
+    assert not faults.counts
+
+
+def test_spans_that_were_not_taken_have_no_records_yet(dead, folder):
+    """
+    What is to be tried again is tried again as a whole.
+    """
+    logs, evidence = Logs(), EvidenceConfig(events=("log",))
+    living = Living(folder, evidence, records_of(evidence, lambda: logs.provider))
+    process = dead()
+    process.snapshot(1, process.begin(1) + SECOND)
+    process.die()
+    living.provider.shutdown()
+
+    living.recovery.run()
+
+    assert logs.records == []
+
+
+def test_a_living_process_makes_them_by_its_settings(folder):
+    """
+    The recovery that the processor makes emits records if evidence goes there.
+    """
+    for events, expected in ((("log",), True), (("span",), False)):
+        config = IntrospectConfig(
+            evidence=EvidenceConfig(events=events), recorder=RecorderConfig(directory=str(folder))
+        )
+        introspection = Introspection(config)
+        WatchdogSpanProcessor(introspection)
+        recovery = introspection.make_recovery()
+        introspection.stop()
+
+        assert (recovery._records is not None) is expected
