@@ -128,13 +128,14 @@ class LogRecordSink:
 
     def deliver(self) -> None:
         """Emit what waits, and have it flushed soon; on the courier's thread."""
-        if self._drain() and not self._is_closed:  # or it would start the courier again
+        if self._waiting and not self._is_closed:
+            # The courier does so when it has no more jobs. Asked later, it might have been stopped, and start again.
             self.courier.flush_soon()
+        self._drain()
 
-    def _drain(self) -> bool:
-        """Emit what waits; returns whether there was anything. Blocks."""
+    def _drain(self) -> None:
+        """Emit what waits. Blocks."""
         self._called = False  # first: what comes from here on calls again
-        emitted = False
         # So that whoever waits for all to be emitted waits for what another thread is at.
         with self._emitting:
             provider = self._provider()
@@ -142,21 +143,20 @@ class LogRecordSink:
                 try:
                     event = self._waiting.popleft()
                 except IndexError:
-                    return emitted
+                    return
                 with fail_open("emitting a log record"):
-                    emitted = self._emit(provider, event) or emitted
+                    self._emit(provider, event)
 
     @staticmethod
-    def _emit(provider: Any, event: LogEvent) -> bool:  # noqa: ANN401 - told by what it can do
+    def _emit(provider: Any, event: LogEvent) -> None:  # noqa: ANN401 - told by what it can do
         if not has_listeners(provider):
             count("dropped", "log record: nobody listens any more")
-            return False
+            return
         logger = provider.get_logger(SCOPE)
         if not is_enabled(logger, event):
             count("dropped", "log record: its logger is switched off")
-            return False
+            return
         emit(logger, event)
-        return True
 
     def see_off(self, seconds: float = _STOP_SECONDS) -> None:
         """Have all that waits emitted before this returns, but wait so many seconds at most."""
