@@ -13,6 +13,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_introspect.engine import recorder_layout
@@ -30,13 +31,16 @@ class Collector:
     def __init__(self):
         self.status = 200
         self.spans = []
+        self.records = []
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
-                if collector.status == 200:
+                if self.path.endswith("/v1/logs"):
+                    collector.take_records(ExportLogsServiceRequest.FromString(body))
+                elif collector.status == 200:
                     collector.take(ExportTraceServiceRequest.FromString(body))
                 self.send_response(collector.status)
                 self.send_header("Content-Length", "0")
@@ -55,6 +59,12 @@ class Collector:
             attributes = {each.key: each.value.string_value for each in resource.resource.attributes}
             for scope in resource.scope_spans:
                 self.spans += [(attributes["service.name"], span.span_id.hex(), span.name) for span in scope.spans]
+
+    def take_records(self, message):
+        for resource in message.resource_logs:
+            attributes = {each.key: each.value.string_value for each in resource.resource.attributes}
+            for scope in resource.scope_logs:
+                self.records += [(attributes["service.name"], each.span_id.hex()) for each in scope.log_records]
 
     def close(self):
         self._server.shutdown()
@@ -94,6 +104,7 @@ def _die(folder):
                 recorder_layout.STABLE_NAMES,
                 f"GET /{key}\0GET\0/{key}",
             )
+            recorder.add_event(key, "otel_introspect.stack_snapshot", {"code.stacktrace": "..."}, time.time_ns())
         path = recorder.path
         recorder.forget()
         return path
@@ -130,6 +141,19 @@ def _recover(collector, folder):
         )
 
     return recover
+
+
+def test_evidence_goes_where_it_is_to_go(recover, collector, die):
+    """
+    With EVENTS=log the evidence of dead processes goes to the exporter of log records, as from their own process.
+    """
+    die(1, 2)
+
+    done = recover(OTEL_PYTHON_INTROSPECT_EVENTS="log")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(collector.spans) == 2
+    assert sorted(collector.records) == [("shop", f"{1:016x}"), ("shop", f"{2:016x}")]
 
 
 def test_it_sends_them_and_says_which(recover, collector, die, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import json
 import math
@@ -339,3 +340,14 @@ def adding(_request):
 def stubborn(request):
     sleeping_helper(seconds_of(request))
     return HttpResponse("stubborn")
+
+
+def late(_request):
+    """Answers at once; what it has begun takes a snapshot when the request's span has ended."""
+    threading.Thread(target=contextvars.copy_context().run, args=(after_its_end,)).start()
+    return HttpResponse("late")
+
+
+def after_its_end():
+    time.sleep(0.5)
+    snapshot()
