@@ -65,10 +65,11 @@ class IntrospectInstrumentor(BaseInstrumentor):
                 config, tracer_provider=provider, logger_provider=kwargs.get("logger_provider")
             )
             activate(introspection)
-            if config.evidence.events_bridge:
-                self._bridge(introspection.logger_provider())
-            if introspection.records is not None:
-                introspection.records.has_listeners()  # says what to do if there are none
+            with fail_open("setting up log records"):
+                if config.evidence.events_bridge:
+                    self._bridge(introspection.logger_provider())
+                if introspection.records is not None:
+                    introspection.records.has_listeners()  # says what to do if there are none
             publish(kwargs.get("meter_provider"))
             if introspection.dead_man is not None:
                 introspection.dead_man.follow()

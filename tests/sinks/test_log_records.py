@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from log_records import Blocking, Logs
 from opentelemetry import trace
 from opentelemetry._logs import NoOpLoggerProvider, SeverityNumber, get_logger_provider
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, get_value
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 from profiled import until
@@ -367,6 +368,45 @@ def test_a_processor_that_raises(make_logging):
             assert tracing.introspection.reporter.report_profile(span, a_profile(1))
 
     until(lambda: faults.counts["failed", "emitting a log record"] == 2)
+
+
+def test_a_fault_that_is_logged_into_the_same_provider(make_logging):
+    """
+    Where the application's logging goes to the provider that fails, the fault is said once and does not go in circles.
+    """
+
+    class Raising(LogRecordProcessor):
+        def on_emit(self, _record):
+            times.append(None)
+            why = "broken"
+            raise ValueError(why)
+
+        emit = on_emit
+
+        def shutdown(self):
+            pass
+
+        def force_flush(self, _timeout_millis=0):
+            return True
+
+    class Bridging(logging.Handler):
+        def emit(self, record):
+            event = LogEvent("", Context(), 1, 1, SeverityNumber.ERROR, record.getMessage(), {})
+            log_emission.emit(tracing.logs.provider.get_logger("logging"), event)
+
+    times = []
+    tracing = make_logging(Raising())
+    handler = Bridging()
+    logging.getLogger("otel_introspect").addHandler(handler)
+    try:
+        with tracing.start() as span:
+            for _ in range(2):
+                assert tracing.introspection.reporter.report_profile(span, a_profile(1))
+        until(lambda: faults.counts["failed", "emitting a log record"] == 2)
+    finally:
+        logging.getLogger("otel_introspect").removeHandler(handler)
+
+    assert len(times) == 3  # two records, and the one line that said so
 
 
 def test_nothing_that_exports_is_traced(make_logging):
