@@ -154,3 +154,60 @@ def test_a_script_that_ends_at_once(receiver, log_receiver):
         "otel_introspect.profile": 1,
     }
     assert (done.returncode, complaints(done.stderr)) == (0, [])
+
+
+FORKING = """
+import os, sys, time
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.trace import TracerProvider
+from otel_introspect import snapshot
+from otel_introspect.instrumentation.introspect import IntrospectInstrumentor
+
+class Writing:
+    def export(self, batch):
+        time.sleep(0.1)  # so that some still wait as the process forks
+        for each in batch:
+            os.write(1, b"%d %x %d\\n" % (os.getpid(), each.log_record.span_id, each.log_record.timestamp))
+
+    def shutdown(self):
+        pass
+
+logs, traces = LoggerProvider(), TracerProvider()
+logs.add_log_record_processor(BatchLogRecordProcessor(Writing()))
+IntrospectInstrumentor().instrument(tracer_provider=traces, logger_provider=logs, events=["log"], recorder_dir="none")
+children = []
+for _ in range(5):
+    with traces.get_tracer("job").start_as_current_span("job"):
+        assert snapshot() and snapshot()
+        child = os.fork()
+        if not child:
+            assert snapshot()
+            traces.shutdown()
+            logs.shutdown()
+            os._exit(0)
+        children.append(child)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+traces.shutdown()
+logs.shutdown()
+"""
+
+
+def test_forked_children_send_their_own_once():
+    """
+    Whatever waits as a process forks, parent and children send each record once.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING],
+        env=environment(),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert len({record for _, record in lines}) == len(lines) == 15
+    assert len({pid for pid, _ in lines}) == 6
