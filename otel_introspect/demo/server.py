@@ -161,6 +161,7 @@ def environment(environ: Mapping[str, str], directory: Path, endpoint: str) -> d
         for signal in ("METRICS", "LOGS")
         if (value := environ.get(name := f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "").strip())
     }
+    takes_logs = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in elsewhere
     no_proxy = ",".join(filter(None, [environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     return {
         **defaults,
@@ -175,8 +176,10 @@ def environment(environ: Mapping[str, str], directory: Path, endpoint: str) -> d
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_METRICS_EXPORTER": "otlp" if "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" in elsewhere else "none",
         "OTEL_METRIC_EXPORT_INTERVAL": "5000",
-        "OTEL_LOGS_EXPORTER": "otlp" if "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in elsewhere else "none",
+        "OTEL_LOGS_EXPORTER": "otlp" if takes_logs else "none",
         **elsewhere,
+        # On the spans in any case: it is from there that the driver shows it.
+        f"{PREFIX}EVENTS": "span,log" if takes_logs else "span",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint,
         "OTEL_BSP_SCHEDULE_DELAY": "300",
         "OTEL_BSP_MAX_QUEUE_SIZE": "16384",
