@@ -26,10 +26,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from otel_introspect.engine.native import allocate_lock, start_thread
+from otel_introspect.engine import native
+from otel_introspect.engine.native import allocate_lock
 from otel_introspect.faults import count, fail_open, tell_once
 from otel_introspect.sinks import Sink
-from otel_introspect.sinks.courier import COURIER_NAME, Courier, flush
+from otel_introspect.sinks.courier import Courier, flush
 from otel_introspect.sinks.log_emission import LogEvent, emit, has_listeners, is_enabled
 from otel_introspect.sinks.log_wording import BODY_BYTES, body_of, severity_of
 
@@ -173,7 +174,9 @@ class LogRecordSink:
                 done.release()
 
         with fail_open("emitting the last log records"):
-            start_thread(run, COURIER_NAME)
+            # Not the module's own start_thread(), which waits for that thread by way of a lock: this runs while the main
+            # thread is held in a handler of a POSIX signal, too.
+            native._original("start_new_thread")(run, ())  # noqa: SLF001 - the one way to it that knows gevent
             done.acquire(timeout=max(seconds, 0))
 
     def flush(self, seconds: float) -> None:
