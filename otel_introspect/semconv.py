@@ -15,7 +15,7 @@ SNAPSHOTS: Final = "otel_introspect.snapshots"
 
 # On the span of a request whose process has died.
 RECOVERED: Final = "otel_introspect.recovered"
-"""bool, true: the process died while the request was running, and another one has sent this span, or this log record."""
+"""bool, true: the process died while the request was running, and another has sent this span, or this log record."""
 
 # On a finished child span that carries a snapshot out of the process while its parent still runs.
 CHECKPOINT: Final = "otel_introspect.checkpoint"
