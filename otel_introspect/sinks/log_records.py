@@ -174,8 +174,8 @@ class LogRecordSink:
                 done.release()
 
         with fail_open("emitting the last log records"):
-            # Not the module's own start_thread(), which waits for that thread by way of a lock: this also runs while the
-            # main thread is held in a handler of a POSIX signal.
+            # Not the module's own start_thread(), which waits for that thread by way of a lock: this also runs while
+            # the main thread is held in a handler of a POSIX signal.
             native._original("start_new_thread")(run, ())  # noqa: SLF001 - the one way to it that knows gevent
             done.acquire(timeout=max(seconds, 0))
 
