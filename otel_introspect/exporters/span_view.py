@@ -41,6 +41,7 @@ class SpanView:
         kind: ``SERVER``, ``CLIENT`` and so on.
         status: ``UNSET``, ``OK`` or ``ERROR``.
         service: The resource's ``service.name``.
+        resource: All that is said of the process; only of a span from the SDK.
     """
 
     trace_id: str
@@ -56,6 +57,7 @@ class SpanView:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     events: tuple[EventView, ...] = ()
     service: str = ""
+    resource: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def duration_ns(self) -> int:
@@ -87,6 +89,7 @@ def from_readable_span(span: ReadableSpan) -> SpanView:
         attributes=dict(span.attributes or {}),
         events=tuple(EventView(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events),
         service=str(span.resource.attributes.get(_SERVICE_NAME, "")),
+        resource=span.resource.attributes,
     )
 
 
