@@ -132,7 +132,7 @@ def fields_of(span: SpanView, link: str = "") -> dict[str, str | int | float]:
 def safe_name(span: SpanView) -> str:
     """A file's name that sorts by time, without anything that came from outside."""
     ids = [each if _HEXADECIMAL.fullmatch(each) else "unknown" for each in (span.trace_id, span.span_id)]
-    return "-".join([_instant(span.start_ns).translate(_NOT_IN_NAMES), *ids])
+    return "-".join([instant(span.start_ns).translate(_NOT_IN_NAMES), *ids])
 
 
 _NOT_IN_NAMES: Final = str.maketrans("", "", ":-")
@@ -156,7 +156,7 @@ def _fields(span: SpanView, link: str) -> Iterator[str]:
     yield from _field("Process", pid)
     name, number = thread.get("thread.name"), thread.get("thread.id")
     yield from _field("Thread", f"{name or ''} ({number})".strip() if number is not None else name)
-    yield from _field("Started", _instant(span.start_ns))
+    yield from _field("Started", instant(span.start_ns))
     yield from _field("Elapsed", _seconds(span.duration_ns))
     yield from _field("Status", " ".join(str(each) for each in status if each))
     yield from _field("Error", attributes.get("error.type"))
@@ -285,10 +285,10 @@ def _seconds(nanoseconds: int) -> str:
     return f"{nanoseconds / _SECONDS:.3f} s"
 
 
-def _instant(nanoseconds: int) -> str:
+def instant(nanoseconds: int) -> str:
     """UTC, in ISO 8601.
 
-    >>> _instant(1_700_000_000_123_456_789)
+    >>> instant(1_700_000_000_123_456_789)
     '2023-11-14T22:13:20.123Z'
     """
     seconds, rest = divmod(nanoseconds, _SECONDS)
