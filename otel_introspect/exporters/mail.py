@@ -47,9 +47,9 @@ class IntrospectEmailExporter(ReportExporter):
         self._sending = 0
         self._said = False
 
-    def _take(self, span: SpanView) -> None:
+    def _take(self, span: SpanView) -> bool:
         if not self._config.to:
-            return
+            return False
         # The lock is only tried: its holder may be this very thread, if a finaliser has ended a span. Whoever holds it
         # looks into the inbox afterwards.
         self._inbox.append(span)
@@ -58,6 +58,7 @@ class IntrospectEmailExporter(ReportExporter):
                 self._fold()
             finally:
                 self._lock.release()
+        return True
 
     def _fold(self) -> None:
         now = self._clock()

@@ -102,6 +102,8 @@ class Outbox:
 
     max_per_hour: int
     max_groups: int = MAX_GROUPS
+    waiting: int = 0
+    """How many requests nobody has been told of yet."""
     _groups: dict[Key, _Group] = field(default_factory=dict)
     _sent: deque[float] = field(default_factory=deque)
     _failed: int = 0
@@ -111,11 +113,6 @@ class Outbox:
     def add(self, span: SpanView, now: float) -> None:
         """Have *span* told, by whichever mail."""
         self._put(Portion(key_of(span), span), now)
-
-    @property
-    def waiting(self) -> int:
-        """How many requests nobody has been told of yet."""
-        return sum(each.waiting.count for each in self._groups.values() if each.waiting)
 
     def take(self, now: float) -> Batch | None:
         """Take out what may be told now; nothing if nothing is due, or may be sent."""
@@ -177,6 +174,7 @@ class Outbox:
             group = self._groups.setdefault(portion.key, _Group())
         if told_at:
             group.told_at = None
+        self.waiting += portion.count
         if group.waiting is None:
             group.waiting = portion
         else:
@@ -190,6 +188,7 @@ class Outbox:
             each.waiting, each.told_at = None, now
         portions.sort(key=lambda portion: -portion.count)
         batch = Batch(tuple(portions), self._failed, self._limited)
+        self.waiting -= batch.count
         self._limited = False
         return batch
 

@@ -43,9 +43,8 @@ class IntrospectFilesExporter(QueuedReports):
                 logging.WARNING, "introspect_files writes nothing: set %s to a directory of this user's own.", variable
             )
 
-    def _take(self, span: SpanView) -> None:
-        if self._directory is not None:
-            super()._take(span)
+    def _take(self, span: SpanView) -> bool:
+        return self._directory is not None and super()._take(span)
 
     def _tell(self, span: SpanView, missed: int) -> None:
         if self._directory is None:

@@ -45,9 +45,8 @@ class ReportExporter(SpanExporter):
         try:
             self._background.look_for_fork()
             chosen = [span for span in spans if _is_chosen(span)]
-            for span in chosen:
-                self._take(from_readable_span(span))
-            if chosen:
+            taken = [self._take(from_readable_span(span)) for span in chosen]
+            if any(taken):
                 self._background.wake()
         except Exception as error:  # noqa: BLE001 - an exporter may run on the application's own thread
             faults.failed(f"exporting spans for {self._name}", error)
@@ -71,8 +70,8 @@ class ReportExporter(SpanExporter):
             self._tell_the_rest(time.monotonic() - began)
 
     @abstractmethod
-    def _take(self, span: SpanView) -> None:
-        """Note what is to be told; never waits, and may be called while it is running."""
+    def _take(self, span: SpanView) -> bool:
+        """Note what is to be told; never waits, and may be called while it is running. Returns whether it was noted."""
 
     @abstractmethod
     def _work(self) -> float | None:
@@ -111,12 +110,13 @@ class QueuedReports(ReportExporter):
         self._missed = 0
         self._busy = False
 
-    def _take(self, span: SpanView) -> None:
+    def _take(self, span: SpanView) -> bool:
         if len(self._queue) >= MAX_WAITING:
             self._missed += 1
             faults.count("dropped", f"report for {self._name}: it is behind")
-        else:
-            self._queue.append(span)
+            return False
+        self._queue.append(span)
+        return True
 
     def _outstanding(self) -> int:
         return len(self._queue) + self._missed + self._busy

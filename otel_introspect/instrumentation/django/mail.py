@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+from contextlib import suppress
 
 from django.core.mail import EmailMessage, get_connection
 
@@ -37,7 +38,8 @@ class DjangoCarrier:
         except smtplib.SMTPException as error:
             raise _not_sent(error) from error
         finally:
-            connection.close()
+            with suppress(Exception):  # what was sent is sent
+                connection.close()
 
 
 def _not_sent(error: Exception) -> NotSent:
