@@ -66,7 +66,10 @@ def _preface(batch: Batch, slowest: Portion, config: EmailConfig) -> Iterator[st
     elif batch.count > 1:
         yield f"This mail stands for {batch.count} slow requests, {_when(slowest)}:"
         yield f"  {slowest.key}"
-    if batch.limited:
+    if batch.last and batch.count > 1:
+        yield ""
+        yield "They come together because the process is ending."
+    elif batch.limited:
         yield ""
         yield f"They come together because this process sends no more than {config.max_per_hour} mails in any hour."
     if batch.failed:

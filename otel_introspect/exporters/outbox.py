@@ -17,7 +17,7 @@ No thread, no clock and no lock here: see ``mail``.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otel_introspect.exporters.report import Key, key_of
@@ -73,11 +73,13 @@ class Batch:
         portions: One; or all that are waiting, the largest first.
         failed: How many attempts to send a mail have failed since the last one that got through.
         limited: Whether it comes late because of the limit.
+        last: Whether there will be no other, as the process ends.
     """
 
     portions: tuple[Portion, ...]
     failed: int = 0
     limited: bool = False
+    last: bool = False
 
     @property
     def count(self) -> int:
@@ -129,7 +131,7 @@ class Outbox:
     def take_all(self, now: float) -> Batch | None:
         """Take out all that waits, for one last mail; nothing if nothing does, or if not even that one may be sent."""
         waiting = [each for each in self._groups.values() if each.waiting]
-        return self._taken(waiting, now) if waiting and self._free(now) else None
+        return replace(self._taken(waiting, now), last=True) if waiting and self._free(now) else None
 
     def due_in(self, now: float) -> float | None:
         """In how many seconds there may be something to take; None if not before another ``add``."""

@@ -84,8 +84,9 @@ def headline(span: SpanView) -> str:
     """One line: what it was and how long it took."""
     attributes = span.attributes
     method = _first(attributes, _METHOD)
-    what = f"{method} {attributes[_ROUTE]}" if method and attributes.get(_ROUTE) else span.name
-    return shortened(f"{harmless(what)} {_ending(span)}", _MAX_SUBJECT)
+    route = attributes.get(_ROUTE)
+    what = f"{harmless(method)} {harmless(route)}" if method and route else harmless(span.name)
+    return f"{shortened(what, _MAX_SUBJECT)} {_ending(span)}"
 
 
 def link_to(span: SpanView, template: str) -> str:
@@ -120,7 +121,7 @@ def fields_of(span: SpanView, link: str = "") -> dict[str, str | int | float]:
         "route": key.route,
         "function": key.function,
         "file": key.file,
-        "method": str(_first(span.attributes, _METHOD) or ""),
+        "method": harmless(_first(span.attributes, _METHOD) or ""),
         "url": _url(span.attributes),
         "service": span.service,
         "elapsed_ms": span.duration_ns // _MILLISECONDS,
@@ -148,17 +149,17 @@ def _fields(span: SpanView, link: str) -> Iterator[str]:
     pid = resource.get("process.pid")
     if pid is None and attributes.get(semconv.RECOVERED) is not True:
         pid = os.getpid()
-    yield from _field("Request", f"{method} {url}".strip())
+    yield from _field("Request", f"{harmless(method)} {url}".strip())
     yield from _field("Route", attributes.get(_ROUTE))
     yield from _field("Span", None if span.name == attributes.get(_ROUTE) else span.name)
     yield from _field("Service", span.service)
     yield from _field("Host", resource.get("host.name") or socket.gethostname())
     yield from _field("Process", pid)
     name, number = thread.get("thread.name"), thread.get("thread.id")
-    yield from _field("Thread", f"{name or ''} ({number})".strip() if number is not None else name)
+    yield from _field("Thread", f"{harmless(name or '')} ({harmless(number)})".strip() if number is not None else name)
     yield from _field("Started", instant(span.start_ns))
     yield from _field("Elapsed", _seconds(span.duration_ns))
-    yield from _field("Status", " ".join(str(each) for each in status if each))
+    yield from _field("Status", " ".join(harmless(each) for each in status if each))
     yield from _field("Error", attributes.get("error.type"))
     yield from _field("Trace", span.trace_id)
     yield from _field("Span id", span.span_id)
@@ -173,17 +174,17 @@ def _field(name: str, value: object) -> Iterator[str]:
 def _url(attributes: Mapping[str, Any]) -> str:
     whole = _first(attributes, _URL)
     if whole:
-        return _without_password(str(whole))
-    path = str(attributes.get("url.path") or attributes.get("http.target") or "")
+        return _without_password(harmless(whole))
+    path = harmless(attributes.get("url.path") or attributes.get("http.target") or "")
     query = attributes.get("url.query")
     if query and "?" not in path:
-        path += f"?{query}"
-    host = str(_first(attributes, _HOST) or "")
+        path += f"?{harmless(query)}"
+    host = harmless(_first(attributes, _HOST) or "")
     port = _first(attributes, _PORT)
     if host and port is not None and ":" not in host:
-        host += f":{port}"
+        host += f":{harmless(port)}"
     scheme = _first(attributes, _SCHEME)
-    return f"{scheme or 'http'}://{host}{path}" if host and path else path
+    return f"{harmless(scheme or 'http')}://{host}{path}" if host and path else path
 
 
 def _without_password(url: str) -> str:
@@ -243,7 +244,8 @@ def _stacks(span: SpanView) -> Iterator[str]:
 def _stack(given: Mapping[str, Any]) -> Iterator[str]:
     text, frames = given.get(_STACK), given.get(semconv.STACK_FRAMES)
     if text:
-        yield from _lines(with_omitted(text, frames) if isinstance(frames, (list, tuple)) else text)
+        whole = isinstance(text, str) and isinstance(frames, (list, tuple))
+        yield from _lines(with_omitted(text, [str(each) for each in frames or ()]) if whole else text)
 
 
 def _profile(given: Mapping[str, Any]) -> Iterator[str]:
@@ -261,7 +263,7 @@ def _section(title: str) -> tuple[str, ...]:
 
 
 def _lines(text: object) -> Iterable[str]:
-    return [harmless(line) for line in str(text).rstrip().split("\n")]
+    return [harmless(line) for line in text.rstrip().split("\n")] if isinstance(text, str) else [harmless(text)]
 
 
 def _events(span: SpanView, name: str) -> Iterator[EventView]:

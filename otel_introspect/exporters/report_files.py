@@ -69,14 +69,14 @@ class IntrospectFilesExporter(QueuedReports):
 
     def _remove_old(self, folder: str, newest: str) -> None:
         number, size = 0, 0
-        # By name, which begins with the time; the newest one stays, however large it is.
-        for name, length in sorted(_reports(folder), reverse=True):
+        # The newest one stays, however large it is.
+        for _, name, length in sorted(_reports(folder), reverse=True):
             number, size = number + 1, size + length
             if name != newest and (number > self._config.max_count or size > self._config.max_bytes):
                 _remove(folder, name)
 
 
-def _reports(folder: str) -> Iterator[tuple[str, int]]:
+def _reports(folder: str) -> Iterator[tuple[int, str, int]]:
     stale = time.time() - _STALE_SECONDS
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -84,7 +84,7 @@ def _reports(folder: str) -> Iterator[tuple[str, int]]:
                 if _NAME.fullmatch(entry.name):
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
-                        yield entry.name, status.st_size
+                        yield status.st_mtime_ns, entry.name, status.st_size
                 elif _TEMPORARY.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < stale:
                     _remove(folder, entry.name)  # of a process that died
 
