@@ -58,9 +58,11 @@ def test_the_oldest_go(make, tmp_path):
     There are never more files than asked for, and the newest is among them.
     """
     ids = write(make(max_count=3), 10)
-    kept = sorted(path.name for path in (tmp_path / "slow").iterdir())
+    kept = {path.name.split("-")[1] for path in (tmp_path / "slow").iterdir()}
 
-    assert [name.split("-")[1] for name in kept] == ids[-3:]
+    assert len(kept) == 3
+    assert ids[-1] in kept
+    assert ids[0] not in kept
 
 
 def test_no_more_bytes_than_asked_for(make, tmp_path):
