@@ -58,7 +58,9 @@ def test_a_server_that_answers(diagnose, server):
     (finding,) = diagnose(EMAIL_TO="ops@shop.example", EMAIL_HOST="127.0.0.1", EMAIL_PORT=server)
 
     assert finding.level is Level.OK
-    assert finding.message == f"127.0.0.1:{server} accepts connections (no more was tried); mails go to ops@shop.example"
+    assert (
+        finding.message == f"127.0.0.1:{server} accepts connections (no more was tried); mails go to ops@shop.example"
+    )
 
 
 def test_a_dead_port(diagnose):
