@@ -15,6 +15,7 @@ Still open: no thread can be started any more while the interpreter exits. Then 
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,7 +97,8 @@ class Background:
                 start_thread(partial(self._loop, run), self._name)
         except RuntimeError as error:  # the interpreter is about to exit, or there are too many threads
             self._run = None
-            failed(f"starting the thread {self._name}", error)
+            if threading.main_thread().is_alive():  # as the interpreter exits it is as expected, and seen to
+                failed(f"starting the thread {self._name}", error)
             return False
         finally:
             self._starting.release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 
 import pytest
 
@@ -121,12 +120,13 @@ def test_no_directory(make, caplog):
     """
     Without a directory it says so once, and starts nothing.
     """
-    write(make(directory=""))
+    exporter = make(directory="")
+    write(exporter)
 
     assert [each.message for each in caplog.records] == [
         "introspect_files writes nothing: set OTEL_PYTHON_INTROSPECT_REPORTS_DIR to a directory of this user's own."
     ]
-    assert [each for each in threading.enumerate() if each.name == "otel-introspect-files"] == []
+    assert exporter._background._run is None
 
 
 def test_a_disk_that_is_full(make, tmp_path, monkeypatch, caplog):

@@ -38,6 +38,7 @@ def _inbox():
 
     yield inbox
 
+    time.sleep(0.2)  # the server has yet to notice that its client has left
     server.stop()
 
 
