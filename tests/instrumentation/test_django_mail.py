@@ -121,5 +121,5 @@ def test_settings_that_can_t_be():
     """
     A backend that does not exist is a mail that was not sent.
     """
-    with override_settings(**by("no.such.Backend")), pytest.raises(NotSent, match="ModuleNotFoundError|InvalidMailer"):
+    with override_settings(**by("no.such.Backend")), pytest.raises(NotSent, match=r"ModuleNotFoundError|InvalidMailer"):
         DjangoCarrier().send(LETTER, 1.0)
