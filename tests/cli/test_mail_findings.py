@@ -84,6 +84,22 @@ def test_django_sends(diagnose):
     assert (finding.level, finding.remedy) == (Level.NOTE, "manage.py sendtestemail a@b c@d")
 
 
+def test_django_is_not_asked(healthy, server):
+    """
+    With our part for Django disabled, the mails go to the SMTP server that is named, or to this machine's.
+    """
+    given = {
+        "OTEL_TRACES_EXPORTER": "introspect_email",
+        "DJANGO_SETTINGS_MODULE": "shop.settings",
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "redis, introspect_django",
+        f"{PREFIX}EMAIL_TO": "a@b",
+        f"{PREFIX}EMAIL_PORT": str(server),
+    }
+    (finding,) = mail.mail(healthy(given))
+
+    assert finding.message.startswith(f"localhost:{server} accepts connections")
+
+
 def test_a_password_in_the_open(diagnose, monkeypatch):
     """
     A password that goes over a network without TLS is worth knowing, and is not shown.

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,36 @@ def test_ten_thousand_in_a_minute(server, make):
     assert server.told == 10_000
     assert "because the process is ending" in body_of(server.mails[-1])
     assert "slow requests in " in server.mails[-1]["Subject"]
+
+
+def test_many_threads(server, make):
+    """
+    Threads that end slow requests at the same instant lose none.
+    """
+    exporter = make(server.port)
+    tracer = exporting(exporter)
+
+    def end_some(number):
+        for _ in range(250):
+            slow_request(tracer, route=f"{number}/")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(end_some, range(8)))
+    exporter.shutdown()
+
+    assert server.told == 2000
+
+
+@pytest.mark.parametrize("name", ["introspect_email", "introspect_files", "introspect_logging"])
+def test_the_launcher_finds_them_by_name(name):
+    """
+    Each name leads to a class that is made without an argument, as the launcher does it.
+    """
+    (entry,) = entry_points(group="opentelemetry_traces_exporter", name=name)
+    exporter = entry.load()()
+
+    assert exporter.force_flush()
+    exporter.shutdown()
 
 
 def test_the_limit_is_over(server, make):
@@ -260,6 +292,18 @@ def test_bodies_are_bounded(server, make):
     assert len(mail.as_bytes()) < 600_000  # quoted, and each é is six characters then
     assert len(body_of(mail).encode()) < 100_000
     assert "the rest is left out" in body_of(mail)
+
+
+@pytest.mark.parametrize("address", ["root", "ops@shop.example"])
+def test_addresses(server, make, address):
+    """
+    An address without a domain, on this machine, will do.
+    """
+    exporter = make(server.port, to=address)
+    slow_request(exporting(exporter))
+    server.wait()
+
+    assert server.recipients == [[address]]
 
 
 def test_nobody_to_send_to(make, caplog):

@@ -10,6 +10,7 @@ from otel_introspect.cli.diagnosis import reach
 from otel_introspect.cli.diagnosis.endpoint import SECONDS
 from otel_introspect.cli.diagnosis.export import exporter_names
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
+from otel_introspect.cli.diagnosis.launch import DISABLED_INSTRUMENTATIONS
 from otel_introspect.cli.diagnosis.probe import Target
 from otel_introspect.cli.diagnosis.settings import understood
 from otel_introspect.cli.diagnosis.surroundings import Surroundings
@@ -34,7 +35,8 @@ def mail(here: Surroundings) -> Iterator[Finding]:
             _TOPIC, f"{EMAIL} is chosen, but {variable} is not set. {_LOST}", f"{variable}=oncall@example.com"
         )
         return
-    if not config.host and here.value("DJANGO_SETTINGS_MODULE"):
+    disabled = [each.strip() for each in here.value(DISABLED_INSTRUMENTATIONS).split(",")]
+    if not config.host and here.value("DJANGO_SETTINGS_MODULE") and "introspect_django" not in disabled:
         yield note(
             _TOPIC,
             f"Django's own settings (EMAIL_HOST and so on) send mails to {config.to}. They are not read here.",
