@@ -64,6 +64,7 @@ class ReportExporter(SpanExporter):
         self._stopped = True
         began = time.monotonic()
         with faults.fail_open(f"ending {self._name}"):
+            self._background.look_for_fork()  # or a child would tell what is its parent's
             if self._outstanding() and not self._background.finish(EXIT_SECONDS):
                 faults.count("failed", f"ending {self._name} in time")
             self._background.stop()

@@ -408,6 +408,25 @@ def test_a_forked_child_does_not_send_its_parent_s(server, make):
     assert server.told == 3
 
 
+def test_a_fork_that_python_does_not_know_of(server, make):
+    """
+    A child whose server has forked without telling Python leaves its parent's mails alone as well.
+    """
+    exporter = make(server.port, clock=lambda: 0.0)
+    tracer = exporting(exporter)
+    for _ in range(2):
+        slow_request(tracer)
+        exporter.force_flush(5000)
+    assert exporter._outstanding() == 1
+    run = exporter._background._run
+    exporter._background._process = -1  # as in a child in which no hook has run
+    exporter.shutdown()
+    run.closed = True  # which in a child would not be there
+    run.wake()
+
+    assert server.told == 1
+
+
 def program(text, port, *, seconds=20):
     """Run a Python program of its own that mails; returns what it printed and how long it took."""
     began = time.monotonic()
