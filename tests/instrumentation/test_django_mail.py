@@ -17,13 +17,17 @@ from otel_introspect.exporters.carrier import Letter, NotSent
 from otel_introspect.instrumentation.django import IntrospectDjangoInstrumentor
 from otel_introspect.instrumentation.django.mail import DjangoCarrier
 
-if not settings.configured:
-    settings.configure()
-    django.setup()
-
 LETTER = Letter(recipients=("ops@shop.example",), subject="[slow] ß", body="stack\n", headers={"X-Requests": "3"})
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _django():
+    # Not on import: a site of other tests' configures Django then, and it can be configured once only.
+    if not settings.configured:
+        settings.configure()
+        django.setup()
 
 
 def by(backend, **options):
