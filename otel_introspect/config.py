@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from otel_introspect import environment_variables as env
 from otel_introspect.setting import (
     Settings,
+    addresses,
     any_of,
     boolean,
     dotted_path,
@@ -19,8 +20,10 @@ from otel_introspect.setting import (
     one_of,
     ratio,
     read,
+    sender,
     setting,
     text,
+    trace_link,
     url_patterns,
     variables_of,
     view,
@@ -206,6 +209,70 @@ class RecorderConfig(Settings):
         return read(cls, environ, overrides)
 
 
+class EmailConfig(Settings):
+    """How ``introspect_email`` sends its mails.
+
+    Args:
+        to: Comma-separated addresses; empty for no mails.
+        sender: Who they are from; empty for what is usual.
+        host: The SMTP server; empty for Django's own settings, or for this machine where there is no Django.
+        port: Its port; 0 for the usual one.
+        user: Who logs in; empty for nobody.
+        password: The password.
+        tls: ``none``, ``starttls`` or ``tls``.
+        timeout: How long each step may take, in milliseconds.
+        max_per_hour: How many mails this process sends in any hour.
+        subject_prefix: What each subject begins with.
+        link: URL of a trace, with ``{trace_id}`` in it; empty for none.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    to: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_TO, addresses, default="")
+    sender: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_FROM, sender, default="")
+    host: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_HOST, text, default="")
+    port: int = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_PORT, integer(0, 65_535), default=0)
+    user: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_USER, text, default="")
+    password: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_PASSWORD, text, default="")
+    tls: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_TLS, one_of("none", "starttls", "tls"), default="none")
+    timeout: int = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_TIMEOUT, integer(1), default=10_000)
+    max_per_hour: int = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_MAX_PER_HOUR, integer(1), default=20)
+    subject_prefix: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_SUBJECT_PREFIX, text, default="[slow]")
+    link: str = setting(env.OTEL_PYTHON_INTROSPECT_EMAIL_LINK, trace_link, default="")
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> EmailConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults."""
+        return read(cls, environ, overrides)
+
+
+class ReportsConfig(Settings):
+    """Where ``introspect_files`` keeps its reports.
+
+    Args:
+        directory: A directory; empty for no reports.
+        max_count: How many are kept; the oldest go.
+        max_bytes: How many bytes they may have together.
+
+    Raises:
+        ConfigurationError: If a value is not one that the setting can have.
+    """
+
+    directory: str = setting(env.OTEL_PYTHON_INTROSPECT_REPORTS_DIR, text, default="")
+    max_count: int = setting(env.OTEL_PYTHON_INTROSPECT_REPORTS_MAX_COUNT, integer(1), default=1000)
+    max_bytes: int = setting(env.OTEL_PYTHON_INTROSPECT_REPORTS_MAX_BYTES, integer(1), default=64 * 1024 * 1024)
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+    ) -> ReportsConfig:
+        """Read the settings; *overrides* by field name come first, then *environ*, then the defaults."""
+        return read(cls, environ, overrides)
+
+
 NOT_IN_EFFECT: Final = frozenset(
     {
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
@@ -243,7 +310,7 @@ class IntrospectConfig(NamedTuple):
         """
         given = {
             config: {name: (options or {}).get(option_of(variable)) for name, variable in variables_of(config).items()}
-            for config in SETTINGS
+            for config in INTROSPECT_SETTINGS
         }
         return cls(
             evidence=EvidenceConfig.from_env(environ, given[EvidenceConfig]),
@@ -254,13 +321,16 @@ class IntrospectConfig(NamedTuple):
         )
 
 
-SETTINGS: Final[tuple[type[Any], ...]] = (
+INTROSPECT_SETTINGS: Final[tuple[type[Any], ...]] = (
     EvidenceConfig,
     WatchdogConfig,
     ProfilerConfig,
     TimeoutConfig,
     RecorderConfig,
 )
+"""Those of ``introspect``."""
+SETTINGS: Final[tuple[type[Any], ...]] = (*INTROSPECT_SETTINGS, EmailConfig, ReportsConfig)
+"""All of them: the exporters have settings of their own, which ``introspect`` is not asked for."""
 
 
 @cache
@@ -269,5 +339,7 @@ def introspect_options() -> type[Any]:
 
     Made when it is asked for: only a configuration file asks.
     """
-    options = [(option_of(variable), Any, None) for config in SETTINGS for variable in variables_of(config).values()]
+    options = [
+        (option_of(variable), Any, None) for config in INTROSPECT_SETTINGS for variable in variables_of(config).values()
+    ]
     return make_dataclass("IntrospectOptions", options, frozen=True, kw_only=True)

@@ -92,3 +92,48 @@ OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISABLED = "OTEL_PYTHON_INTROSPECT_TIMEOUTS_DISA
 OTEL_PYTHON_INTROSPECT_RECORDER_DIR = "OTEL_PYTHON_INTROSPECT_RECORDER_DIR"
 """Where the flight recorder keeps its files; ``none`` turns it off. Default: a private directory under the system's
 temporary one."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_TO = "OTEL_PYTHON_INTROSPECT_EMAIL_TO"
+"""Who gets the mails of ``introspect_email``: comma-separated addresses. Unset: no mail is sent."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_FROM = "OTEL_PYTHON_INTROSPECT_EMAIL_FROM"
+"""Who they are from. Default: Django's ``DEFAULT_FROM_EMAIL`` where Django sends them, otherwise ``otel-introspect@``
+and this machine's name."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_HOST = "OTEL_PYTHON_INTROSPECT_EMAIL_HOST"
+"""The SMTP server. Default: what Django's settings say where Django is used, otherwise ``localhost``."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_PORT = "OTEL_PYTHON_INTROSPECT_EMAIL_PORT"
+"""Its port; 0 is the usual one: 25, with ``starttls`` 587, with ``tls`` 465. Default: 0."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_USER = "OTEL_PYTHON_INTROSPECT_EMAIL_USER"
+"""Who logs in there. Unset: nobody does."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_PASSWORD = "OTEL_PYTHON_INTROSPECT_EMAIL_PASSWORD"  # noqa: S105 - its name
+"""With which password; never shown. Default: empty."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_TLS = "OTEL_PYTHON_INTROSPECT_EMAIL_TLS"
+"""``none``, ``starttls`` or ``tls``. Default: ``none``."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_TIMEOUT = "OTEL_PYTHON_INTROSPECT_EMAIL_TIMEOUT"
+"""How long, in milliseconds, the server may keep a mail waiting at each step; 1 at least. Default: 10000."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_MAX_PER_HOUR = "OTEL_PYTHON_INTROSPECT_EMAIL_MAX_PER_HOUR"
+"""How many mails one process sends in any hour; slow requests beyond that are counted, and told in a later one. 1 at
+least. Default: 20."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_SUBJECT_PREFIX = "OTEL_PYTHON_INTROSPECT_EMAIL_SUBJECT_PREFIX"
+"""What each subject begins with. Default: ``[slow]``."""
+
+OTEL_PYTHON_INTROSPECT_EMAIL_LINK = "OTEL_PYTHON_INTROSPECT_EMAIL_LINK"
+"""Where a trace can be looked at, such as ``http://localhost:16686/trace/{trace_id}``; ``{span_id}`` may be in it, too.
+Used in mails, log records and report files. Unset: there is no link."""
+
+OTEL_PYTHON_INTROSPECT_REPORTS_DIR = "OTEL_PYTHON_INTROSPECT_REPORTS_DIR"
+"""The directory of ``introspect_files``. Unset: no file is written."""
+
+OTEL_PYTHON_INTROSPECT_REPORTS_MAX_COUNT = "OTEL_PYTHON_INTROSPECT_REPORTS_MAX_COUNT"
+"""How many reports are kept there; the oldest go. Default: 1000."""
+
+OTEL_PYTHON_INTROSPECT_REPORTS_MAX_BYTES = "OTEL_PYTHON_INTROSPECT_REPORTS_MAX_BYTES"
+"""How many bytes they may have together. Default: 67108864 (64 MiB)."""

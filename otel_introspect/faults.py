@@ -44,6 +44,14 @@ def failed(doing: str, error: BaseException) -> None:
         count("failed", "logging a fault")
 
 
+def warn(message: str, *args: object) -> None:
+    """Log a warning each time; for who sees to it by itself that it is not said too often."""
+    try:
+        _logger.warning(message, *args)
+    except Exception:  # noqa: BLE001 - see failed()
+        count("failed", "logging a notice")
+
+
 def tell_once(level: int, message: str, *args: object) -> None:
     """Log *message* the first time that it is said with these *args* in this process."""
     key = f"{message}\0{args!r}"

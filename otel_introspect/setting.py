@@ -30,11 +30,13 @@ Parser = Callable[[object], Any]
 
 _PARSER: Final = "otel_introspect.parser"
 _VARIABLE: Final = "otel_introspect.variable"
-_SECRET: Final = frozenset({"key"})
+_SECRET: Final = frozenset({"key", "password"})
 _MAX_INTEGER: Final = 2**31 - 1
 _MAX_SHOWN: Final = 60
 _DOTTED_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*([.:][^\W\d]\w*)")
 # By its suffix: without one, shop/views.late would be a template, and late.html a module with a callable in it.
+_ADDRESS: Final = r"[^\s@<>,;:\"()\\]+(@[^\s@<>,;:\"()\\]+)?"
+_SENDER: Final = re.compile(rf"{_ADDRESS}|[^<>@\x00-\x1f\x7f]*<{_ADDRESS}>")
 _TEMPLATE: Final = re.compile(r"[\w.-]+(/[\w.-]+)*\.(html?|txt|json|xml|jinja2?|j2)")
 
 
@@ -271,3 +273,31 @@ def url_patterns(value: object) -> str:
             msg = f"not a comma-separated list of regular expressions ({pattern.strip()[:_MAX_SHOWN]!r}: {why})"
             raise ValueError(msg) from None
     return value
+
+
+def addresses(value: object) -> str:
+    """Comma-separated mail addresses, without names; empty for none."""
+    if isinstance(value, str):
+        found = [each.strip() for each in value.split(",") if each.strip()]
+        if all(re.fullmatch(_ADDRESS, each) for each in found):
+            return ",".join(found)
+    msg = "not a comma-separated list of addresses such as oncall@example.com"
+    raise ValueError(msg)
+
+
+def sender(value: object) -> str:
+    """One mail address, with a name or without; empty for none."""
+    if isinstance(value, str) and (not value or _SENDER.fullmatch(value)):
+        return value
+    msg = "not an address such as web@example.com or Web <web@example.com>"
+    raise ValueError(msg)
+
+
+def trace_link(value: object) -> str:
+    """A URL with ``{trace_id}`` in it, and ``{span_id}`` if need be; empty for none."""
+    if isinstance(value, str) and (
+        not value or (re.fullmatch(r"https?://[\x21-\x7e]+", value) and "{trace_id}" in value)
+    ):
+        return value
+    msg = "not a URL such as http://localhost:16686/trace/{trace_id}"
+    raise ValueError(msg)

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from otel_introspect import config as configuration
 from otel_introspect.config import (
     FAULTHANDLER_IS_SAFER,
+    INTROSPECT_SETTINGS,
     NOT_IN_EFFECT,
     PREFIX,
     SETTINGS,
+    EmailConfig,
     EvidenceConfig,
     IntrospectConfig,
     ProfilerConfig,
     RecorderConfig,
+    ReportsConfig,
     TimeoutConfig,
     WatchdogConfig,
     introspect_options,
@@ -125,6 +128,44 @@ ROWS = [
     Row(TimeoutConfig, "max_deferral", "TIMEOUT_MAX_DEFERRAL", 1000, "0", 0, BAD_NUMBERS),
     Row(TimeoutConfig, "disabled", "TIMEOUTS_DISABLED", *OFF_THEN_ON),
     Row(RecorderConfig, "directory", "RECORDER_DIR", "", "none", "none", ()),
+    Row(
+        EmailConfig,
+        "to",
+        "EMAIL_TO",
+        "",
+        "root, a.b+c@shop.example,",
+        "root,a.b+c@shop.example",
+        ("a@b@c", "A <a@b>", "a@b\r\nBcc: c@d", "@b"),
+    ),
+    Row(
+        EmailConfig,
+        "sender",
+        "EMAIL_FROM",
+        "",
+        "Web <web@shop.example>",
+        "Web <web@shop.example>",
+        ("Web <web", "<>", "a@b\r\nBcc: c@d"),
+    ),
+    Row(EmailConfig, "host", "EMAIL_HOST", "", "mail.shop.example", "mail.shop.example", ()),
+    Row(EmailConfig, "port", "EMAIL_PORT", 0, "2525", 2525, ("65536", *BAD_NUMBERS)),
+    Row(EmailConfig, "user", "EMAIL_USER", "", "web", "web", ()),
+    Row(EmailConfig, "password", "EMAIL_PASSWORD", "", "s3cret", "s3cret", ()),
+    Row(EmailConfig, "tls", "EMAIL_TLS", "none", "STARTTLS", "starttls", ("ssl", "true")),
+    Row(EmailConfig, "timeout", "EMAIL_TIMEOUT", 10_000, "500", 500, ("0", *BAD_NUMBERS)),
+    Row(EmailConfig, "max_per_hour", "EMAIL_MAX_PER_HOUR", 20, "1", 1, ("0", *BAD_NUMBERS)),
+    Row(EmailConfig, "subject_prefix", "EMAIL_SUBJECT_PREFIX", "[slow]", "[shop]", "[shop]", ()),
+    Row(
+        EmailConfig,
+        "link",
+        "EMAIL_LINK",
+        "",
+        "https://jaeger/trace/{trace_id}?uiFind={span_id}",
+        "https://jaeger/trace/{trace_id}?uiFind={span_id}",
+        ("https://jaeger/trace/", "{trace_id}", "javascript:{trace_id}", "http://x/ {trace_id}"),
+    ),
+    Row(ReportsConfig, "directory", "REPORTS_DIR", "", "/var/lib/slow", "/var/lib/slow", ()),
+    Row(ReportsConfig, "max_count", "REPORTS_MAX_COUNT", 1000, "1", 1, ("0", *BAD_NUMBERS)),
+    Row(ReportsConfig, "max_bytes", "REPORTS_MAX_BYTES", 64 * 1024 * 1024, "1000", 1000, ("0", *BAD_NUMBERS)),
 ]
 BAD = [(row, raw) for row in ROWS for raw in row.bad]
 
@@ -141,7 +182,19 @@ every_row = pytest.mark.parametrize("row", ROWS, ids=by_name)
 every_bad_value = pytest.mark.parametrize(("row", "raw"), BAD, ids=shown)
 
 
-def value_of(row: Row, settings: IntrospectConfig) -> object:
+def everything(environ, options=None):
+    """All settings, the exporters' own too, which are no options of ``introspect``: they are made with theirs."""
+    own = [
+        config.from_env(
+            environ, {name: (options or {}).get(option_of(each)) for name, each in variables_of(config).items()}
+        )
+        for config in SETTINGS
+        if config not in INTROSPECT_SETTINGS
+    ]
+    return (*IntrospectConfig.from_env(environ, options), *own)
+
+
+def value_of(row: Row, settings: tuple[object, ...]) -> object:
     (config,) = (each for each in settings if type(each) is row.config)
     return getattr(config, row.field)
 
@@ -153,7 +206,7 @@ def test_the_table_here_is_complete():
     expected = {(config, *pair) for config in SETTINGS for pair in variables_of(config).items()}
 
     assert {(row.config, row.field, PREFIX + row.variable) for row in ROWS} == expected
-    assert len(ROWS) == 25
+    assert len(ROWS) == 39
 
 
 @every_row
@@ -178,8 +231,8 @@ def test_good_value(row, caplog):
     assert getattr(row.config.from_env({}, {row.field: row.raw}), row.field) == row.value
     assert getattr(row.config.from_env({}, {row.field: row.value}), row.field) == row.value
     assert getattr(row.config(**{row.field: row.value}), row.field) == row.value
-    assert value_of(row, IntrospectConfig.from_env({name: row.raw})) == row.value
-    assert value_of(row, IntrospectConfig.from_env({}, {option_of(name): row.raw})) == row.value
+    assert value_of(row, everything({name: row.raw})) == row.value
+    assert value_of(row, everything({}, {option_of(name): row.raw})) == row.value
     assert caplog.records == []
 
 
@@ -192,7 +245,7 @@ def test_bad_value(row, raw, caplog):
 
     for _ in range(2):
         assert getattr(row.config.from_env({name: raw}), row.field) == row.default
-        assert IntrospectConfig.from_env({name: raw}) == IntrospectConfig()
+        assert everything({name: raw}) == everything({})
 
     (record,) = caplog.records
     assert record.levelname == "WARNING"
@@ -227,8 +280,8 @@ def test_option_comes_before_the_environment(row, caplog):
     environ = {name: row.raw}
     other = row.default if row.default != row.value else row.raw
 
-    assert value_of(row, IntrospectConfig.from_env(environ, {option_of(name): other})) == other
-    assert value_of(row, IntrospectConfig.from_env(environ, {option_of(name): None})) == row.value
+    assert value_of(row, everything(environ, {option_of(name): other})) == other
+    assert value_of(row, everything(environ, {option_of(name): None})) == row.value
     assert caplog.records == []
 
 
@@ -238,7 +291,7 @@ def test_hostile_text(row, raw):
     """
     No text in a variable stops a service from starting; what is not understood is the default.
     """
-    read = IntrospectConfig.from_env({PREFIX + row.variable: raw})
+    read = everything({PREFIX + row.variable: raw})
 
     assert value_of(row, read) == row.default or raw.strip()
 
@@ -249,7 +302,7 @@ def test_every_variable_bad_at_once(caplog):
     """
     environ = {PREFIX + row.variable: row.bad[0] for row in ROWS if row.bad}
 
-    assert IntrospectConfig.from_env(environ) == IntrospectConfig()
+    assert everything(environ) == everything({})
     assert len(caplog.records) == len(environ)
 
 
@@ -327,7 +380,9 @@ def test_introspect_options():
     options = introspect_options()
 
     assert introspect_options() is options
-    assert dataclasses.asdict(options()) == {option_of(PREFIX + row.variable): None for row in ROWS}
+    assert dataclasses.asdict(options()) == {
+        option_of(PREFIX + row.variable): None for row in ROWS if row.config in INTROSPECT_SETTINGS
+    }
     assert options(watchdog_threshold=250).watchdog_threshold == 250
     assert IntrospectConfig.from_env({}, dataclasses.asdict(options(watchdog_threshold=250))).watchdog.threshold == 250
     with pytest.raises(TypeError):
@@ -356,5 +411,5 @@ def test_config_of_all_has_one_of_each():
     """
     ``IntrospectConfig`` holds each settings class once, in the same order.
     """
-    assert tuple(type(each) for each in IntrospectConfig()) == SETTINGS
+    assert tuple(type(each) for each in IntrospectConfig()) == INTROSPECT_SETTINGS
     assert configuration.PREFIX == "OTEL_PYTHON_INTROSPECT_"

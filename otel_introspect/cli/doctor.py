@@ -43,9 +43,9 @@ def doctor(*, as_json: bool) -> None:
              watchdog off, no observer possible, Django's settings not
              found, nothing sampled, no exporter or one that is not
              installed, an endpoint that does not answer, a limit of the
-             SDK that cuts stacks, no place for the flight recorder, a
-             variable of ours that is mistyped or whose value is not
-             understood
+             SDK that cuts stacks, no place for the flight recorder, mails
+             without an address or a server, a variable of ours that is
+             mistyped or whose value is not understood
 
     Exit status: 0 if there is no problem, 1 if there is one.
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped

@@ -41,6 +41,7 @@ class SpanView:
         kind: ``SERVER``, ``CLIENT`` and so on.
         status: ``UNSET``, ``OK`` or ``ERROR``.
         service: The resource's ``service.name``.
+        resource: All that is said of the process.
     """
 
     trace_id: str
@@ -56,6 +57,7 @@ class SpanView:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     events: tuple[EventView, ...] = ()
     service: str = ""
+    resource: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def duration_ns(self) -> int:
@@ -87,6 +89,7 @@ def from_readable_span(span: ReadableSpan) -> SpanView:
         attributes=dict(span.attributes or {}),
         events=tuple(EventView(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events),
         service=str(span.resource.attributes.get(_SERVICE_NAME, "")),
+        resource=dict(span.resource.attributes),
     )
 
 
@@ -109,13 +112,12 @@ def _spans(request: Mapping[str, Any]) -> Iterator[SpanView]:
         raise ValueError(msg)
     for resource_spans in request["resourceSpans"] or ():
         resource = _attributes((resource_spans.get("resource") or {}).get("attributes"))
-        service = str(resource.get(_SERVICE_NAME, ""))
         for scope_spans in resource_spans.get("scopeSpans") or ():
             for span in scope_spans.get("spans") or ():
-                yield _span(_object(span), service)
+                yield _span(_object(span), resource)
 
 
-def _span(span: Mapping[str, Any], service: str) -> SpanView:
+def _span(span: Mapping[str, Any], resource: Mapping[str, Any]) -> SpanView:
     parent_id = str(span.get("parentSpanId") or "").lower()
     kind = _named(span.get("kind"), _KINDS, "SPAN_KIND_")
     flags = _integer(span.get("flags"))
@@ -140,7 +142,8 @@ def _span(span: Mapping[str, Any], service: str) -> SpanView:
             )
             for event in span.get("events") or ()
         ),
-        service=service,
+        service=str(resource.get(_SERVICE_NAME, "")),
+        resource=resource,
     )
 
 

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_introspect import environment_variables as env
-from otel_introspect.config import NOT_IN_EFFECT, SETTINGS, IntrospectConfig, introspect_options, option_of
+from otel_introspect.config import INTROSPECT_SETTINGS, NOT_IN_EFFECT, IntrospectConfig, introspect_options, option_of
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation import exits
 from otel_introspect.instrumentation.base import BaseInstrumentor
@@ -135,7 +135,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
 def _tell_what_has_no_effect(options: Mapping[str, object], environ: Mapping[str, str]) -> None:
     by_option = {
         option_of(variable): (variable, settings)
-        for settings in SETTINGS
+        for settings in INTROSPECT_SETTINGS
         for variable in variables_of(settings).values()
     }
     for option in options.keys() - by_option.keys() - _OTHER_ARGUMENTS:

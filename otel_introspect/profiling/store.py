@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from otel_introspect.engine.native import Lock, allocate_lock, start_thread
+from otel_introspect.engine.private_files import create, write_all
 from otel_introspect.faults import count, fail_open, failed, tell_once
 
 if TYPE_CHECKING:
@@ -422,19 +423,11 @@ class _Directory:
 
 
 def _write_new(path: Path, session: Session, writer: _Writer) -> None:
-    # Not a file object: a forked child would have what it buffers, and write it too.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = create(path)
     try:
-        writer(session, partial(_write_all, descriptor))
+        writer(session, partial(write_all, descriptor))
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, piece: bytes) -> None:
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 # --- Anything that fsspec knows -------------------------------------------------------------------------------------

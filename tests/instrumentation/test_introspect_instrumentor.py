@@ -207,7 +207,9 @@ def test_a_variable_that_has_no_effect_yet(instrumentor, provider, monkeypatch, 
 
 GOOD = ("5", "true", "first", "sampler", "slow", "shop.views.late", "0.5")
 SETTINGS_OF = {
-    variable: settings for settings in introspect.SETTINGS for variable in introspect.variables_of(settings).values()
+    variable: settings
+    for settings in introspect.INTROSPECT_SETTINGS
+    for variable in introspect.variables_of(settings).values()
 }
 
 

@@ -342,7 +342,7 @@ def test_a_failing_write_leaves_nothing_and_pauses(make_store, tmp_path, monkeyp
         os.write(descriptor, piece[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write_all", full)
+    monkeypatch.setattr(module, "write_all", full)
     store = make_store()
     store.put(new_id(), session_of)
     assert store.flush(SECONDS)

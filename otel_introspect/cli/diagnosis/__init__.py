@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from otel_introspect.cli.diagnosis import export, launch, profiles, recorder, records, settings
+from otel_introspect.cli.diagnosis import export, launch, mail, profiles, recorder, records, settings
 from otel_introspect.cli.diagnosis.finding import Finding, problem
 from otel_introspect.cli.diagnosis.surroundings import Surroundings
 
@@ -18,6 +18,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     launch.instrumentors,
     launch.django,
     export.exporters,
+    mail.mail,
+    mail.reports,
     export.sampler,
     export.limits,
     settings.watchdog,

@@ -26,7 +26,14 @@ _PACKAGES: Final[Mapping[str, str]] = {
     "otlp_json_file": "opentelemetry-exporter-otlp-json-file",
     "zipkin": "opentelemetry-exporter-zipkin",
 }
-_WITHOUT_ENDPOINT: Final = ("console", "introspect_console", "otlp_json_file")
+_WITHOUT_ENDPOINT: Final = (
+    "console",
+    "introspect_console",
+    "introspect_email",
+    "introspect_files",
+    "introspect_logging",
+    "otlp_json_file",
+)
 _CONSEQUENCE: Final = "the launcher gives up with a RuntimeError and instruments nothing"
 _LENGTH: Final = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 _EVENTS: Final = "OTEL_SPAN_EVENT_COUNT_LIMIT"

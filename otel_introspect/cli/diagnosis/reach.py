@@ -18,12 +18,13 @@ from otel_introspect.cli.diagnosis.surroundings import Surroundings
 
 # Starting the process that knocks comes on top of its time, and on a busy machine is slow.
 _START_SECONDS: Final = 3.0
-_WAITING_FOR: Final[Mapping[probe.Step, str]] = {
+WAITING_FOR: Final[Mapping[probe.Step, str]] = {
     "resolve": "the name server does not answer",
     "connect": "no answer to the attempt to connect",
     "tls": "it accepts the connection, but no TLS handshake comes about",
     "request": "it accepts the connection, but does not answer the request",
 }
+"""What a step that has not come to an end was waiting for."""
 
 
 def check(here: Surroundings, protocol: Protocol) -> Finding:
@@ -64,7 +65,7 @@ def verdict(endpoint: Endpoint, answer: Answer | probe.Step | None) -> Finding:
             TOPIC, f"{endpoint.url} could not be checked: the process that was to knock there ended without a word."
         )
     if isinstance(answer, str):
-        return _unreachable(endpoint, f"{_WAITING_FOR[answer]} within {SECONDS:g} s")
+        return _unreachable(endpoint, f"{WAITING_FOR[answer]} within {SECONDS:g} s")
     if answer.outcome in ("resolve", "connect"):
         return _unreachable(endpoint, answer.detail)
     if answer.outcome == "tls":

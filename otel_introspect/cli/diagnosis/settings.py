@@ -22,7 +22,7 @@ from otel_introspect.setting import problem as why_not
 from otel_introspect.setting import variables_of
 
 _EXCLUDED_URLS: Final = "OTEL_PYTHON_EXCLUDED_URLS"
-_SECRETS: Final = frozenset({env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY})
+_SECRETS: Final = frozenset({env.OTEL_PYTHON_INTROSPECT_PROFILER_KEY, env.OTEL_PYTHON_INTROSPECT_EMAIL_PASSWORD})
 _MAX_SHOWN: Final = 80
 _MAX_TIMES_SHOWN: Final = 8
 # Tempo keeps the first 2048 bytes of a string and drops the rest without a mark.

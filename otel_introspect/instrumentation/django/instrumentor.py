@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from wrapt import register_post_import_hook
 
+from otel_introspect.exporters import carrier
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import active
@@ -48,6 +49,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
     def _instrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - OpenTelemetry's signature
         # An exception from here would keep the launcher from running the instrumentors after this one.
         with fail_open("setting up for Django"):
+            carrier.offer(_carrier)
             self._on = True
             if self._handler is not None:
                 self._patch(self._handler)
@@ -69,6 +71,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
 
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off for Django"):
+            carrier.withdraw(_carrier)
             self._on = False
             for name in ("load_middleware", "make_view_atomic"):
                 # If somebody has wrapped ours since, it stays, and does nothing without an active watchdog.
@@ -76,6 +79,16 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
                 if original is not None:
                     setattr(self._handler, name, original)
             _forget_deadlines()
+
+
+def _carrier() -> carrier.Carrier | None:
+    # Asked by who sends mails, when there is one to be sent. Looking at the settings would import and configure them.
+    configuration = sys.modules.get("django.conf")
+    if configuration is None or not configuration.settings.configured:
+        return None
+    from otel_introspect.instrumentation.django.mail import DjangoCarrier
+
+    return DjangoCarrier()
 
 
 _ORIGINAL: Final = "_otel_introspect_original"

@@ -1,0 +1,92 @@
+"""Whether mails about slow requests can be sent: somebody to send them to, and a server that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from otel_introspect import environment_variables as env
+from otel_introspect.cli.diagnosis import reach
+from otel_introspect.cli.diagnosis.endpoint import SECONDS
+from otel_introspect.cli.diagnosis.export import exporter_names
+from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
+from otel_introspect.cli.diagnosis.launch import DISABLED_INSTRUMENTATIONS
+from otel_introspect.cli.diagnosis.probe import Target
+from otel_introspect.cli.diagnosis.settings import understood
+from otel_introspect.cli.diagnosis.surroundings import Surroundings
+from otel_introspect.config import EmailConfig, ReportsConfig
+
+EMAIL: Final = "introspect_email"
+FILES: Final = "introspect_files"
+_TOPIC: Final = "mail"
+_LOST: Final = "No mail is sent."
+_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
+
+
+def mail(here: Surroundings) -> Iterator[Finding]:
+    """What will become of the mails of ``introspect_email``; knocks at the server, and sends nothing."""
+    if not _is_chosen(here, EMAIL):
+        return
+    config = EmailConfig.from_env(understood(here.environ))
+    if not config.to:
+        variable = env.OTEL_PYTHON_INTROSPECT_EMAIL_TO
+        yield problem(
+            _TOPIC, f"{EMAIL} is chosen, but {variable} is not set. {_LOST}", f"{variable}=oncall@example.com"
+        )
+        return
+    disabled = [each.strip() for each in here.value(DISABLED_INSTRUMENTATIONS).split(",")]
+    if not config.host and here.value("DJANGO_SETTINGS_MODULE") and "introspect_django" not in disabled:
+        yield note(
+            _TOPIC,
+            f"Django's own settings (EMAIL_HOST and so on) send mails to {config.to}. They are not read here.",
+            f"manage.py sendtestemail {config.to.replace(',', ' ')}",
+        )
+        return
+    yield _server(config)
+    if config.user and config.tls == "none" and (config.host or "localhost") not in _HERE:
+        variable = env.OTEL_PYTHON_INTROSPECT_EMAIL_TLS
+        yield note(_TOPIC, "The password goes to the server for everybody on the way to read.", f"{variable}=starttls")
+
+
+def reports(here: Surroundings) -> Iterator[Finding]:
+    """Whether ``introspect_files`` knows where to write."""
+    if _is_chosen(here, FILES) and not ReportsConfig.from_env(understood(here.environ)).directory:
+        variable = env.OTEL_PYTHON_INTROSPECT_REPORTS_DIR
+        yield problem(
+            "reports",
+            f"{FILES} is chosen, but {variable} is not set. No report is written.",
+            f"{variable}=/var/lib/slow",
+        )
+
+
+def _is_chosen(here: Surroundings, name: str) -> bool:
+    names = exporter_names(here, "traces")
+    return not isinstance(names, Finding) and name in names
+
+
+def _server(config: EmailConfig) -> Finding:
+    target = Target(
+        kind="tcp",
+        host=config.host or "localhost",
+        port=config.port or _PORTS[config.tls],
+        seconds=SECONDS,
+    )
+    shown = f"{target.host}:{target.port}"
+    answer = reach.ask(target)
+    if answer is None:
+        return note(_TOPIC, f"{shown} could not be checked: the process that was to knock there ended without a word.")
+    if isinstance(answer, str):
+        return _unreachable(shown, f"{reach.WAITING_FOR[answer]} within {SECONDS:g} s")
+    if answer.outcome in ("resolve", "connect"):
+        return _unreachable(shown, answer.detail)
+    return ok(_TOPIC, f"{shown} accepts connections (no more was tried); mails go to {config.to}")
+
+
+def _unreachable(shown: str, why: str) -> Finding:
+    return problem(
+        _TOPIC,
+        f"{shown} cannot be reached: {why}. {_LOST}",
+        f"Say where the SMTP server is with {env.OTEL_PYTHON_INTROSPECT_EMAIL_HOST} and"
+        f" {env.OTEL_PYTHON_INTROSPECT_EMAIL_PORT}.",
+    )
