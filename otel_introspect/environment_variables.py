@@ -50,8 +50,8 @@ OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL = "OTEL_PYTHON_INTROSPECT_PROFILER_INTE
 often. Default: 10."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE = "OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE"
-"""``sampler`` (our own) or ``pyinstrument`` (its own hook at each call). The latter serves requests that ask themselves,
-and code: what else is profiled may end on another thread, and is sampled. Default: ``sampler``."""
+"""``sampler`` (our own) or ``pyinstrument`` (its own hook at each call). The latter serves requests that ask for it
+themselves, and code: what else is profiled may end on another thread, and is sampled. Default: ``sampler``."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_KEY = "OTEL_PYTHON_INTROSPECT_PROFILER_KEY"
 """The secret that signs requests for a profile. Unset: every remote one is refused."""

@@ -150,7 +150,7 @@ def test_pictures_are_there_and_small():
     shown = {
         (page.parent / each).resolve()
         for page in PAGES
-        for each in re.findall(r"^```\{image\} (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        for each in re.findall(r"^!\[.+\]\((\S+)\)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     kept = {path for path in (DOCS / "pictures").iterdir() if path.suffix in {".svg", ".png"}}
 
