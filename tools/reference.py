@@ -142,9 +142,9 @@ def _variable(name: str, text: str, value: str, default: str) -> Variable:
 def environment_variables_page() -> str:
     """A table of all variables, then a section for each."""
     groups = variables()
-    lines = ["| variable | default |", "|---|---|"]
+    lines = ["| variable | default | in a sentence |", "|---|---|---|"]
     lines += [
-        f"| [`{each.name.removeprefix(PREFIX)}`](#{each.name.lower()}) | {_cell(each.default)} |"
+        f"| [`{each.name.removeprefix(PREFIX)}`](#{each.name.lower()}) | {_cell(each.default)} | {_in_brief(each)} |"
         for group in groups.values()
         for each in group
     ]
@@ -202,6 +202,10 @@ def events_page() -> str:
             ]
             lines.append("")
     return "\n".join(lines)
+
+
+def _in_brief(variable: Variable) -> str:
+    return _cell(re.split(r"(?<=[^.])\. ", variable.meaning)[0].rstrip("."))
 
 
 def _cell(text: str) -> str:

@@ -79,25 +79,35 @@ def is_code(name):
     )
 
 
+def parts_of(command):
+    """The words of each program that a command line calls."""
+    lexer = shlex.shlex(command.rstrip("\\ "), posix=True, punctuation_chars=";|&")
+    lexer.whitespace_split = True
+    parts = [[]]
+    for word in lexer:
+        if set(word) <= set(";|&"):
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=COMMAND_IDS)
 def test_commands_exist(page, command):
     """
     A command of ours in a console block has that subcommand and those options; a target of make is there.
     """
-    words = shlex.split(command, comments=True)
-    if words[0] == "make":
-        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-        assert words[1] in targets
-    if words[0] == "otel-introspect":
-        ours = main.get_command(None, words[1])
-        options = {option for each in ours.params for option in each.opts} | {"--help", "-h"}
-        assert {word for word in words[2:] if word.startswith("-")} <= options
-    if words[0] == "export":
-        ours = [word.partition("=")[0] for word in words if word.startswith(PREFIX)]
-        assert set(ours) <= VARIABLES
-    if words[0] == "opentelemetry-instrument":
-        flags = {f"--{name.removeprefix('OTEL_PYTHON_').lower()}" for name in VARIABLES}
+    flags = {f"--{name.removeprefix('OTEL_PYTHON_').lower()}" for name in VARIABLES}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for words in parts_of(command):
+        assert {word.partition("=")[0] for word in words if word.startswith(PREFIX)} <= VARIABLES
         assert {word for word in words if word.startswith("--introspect")} <= flags
+        if words[:1] == ["make"]:
+            assert words[1] in targets
+        if "otel-introspect" in words:
+            name, *rest = words[words.index("otel-introspect") + 1 :]
+            options = {option for each in main.get_command(None, name).params for option in each.opts}
+            assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= options | {"--help", "-h"}
 
 
 @pytest.mark.parametrize("page", sorted(TEXTS))

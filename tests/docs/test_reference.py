@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import re
 from importlib.metadata import distribution
 
@@ -164,6 +165,16 @@ def test_every_entry_point_is_there():
         if (each.name, each.value) == (name, value)
     )
     assert len(rows) == len(distribution("otel-introspect").entry_points)
+
+
+def test_the_generator_s_own_examples():
+    """
+    The examples in the docstrings of what makes the reference are right.
+    """
+    results = doctest.testmod(reference)
+
+    assert results.attempted
+    assert not results.failed
 
 
 def test_nothing_is_left_to_be_filled():
