@@ -285,12 +285,36 @@ def _first_sentence(value: str) -> str:
     return " ".join(doc.partition("\n\n")[0].split())
 
 
+def reasons() -> dict[str, list[str]]:
+    """Why evidence was dropped or refused, as the code counts it; what is filled in as it runs is an ellipsis."""
+    found: dict[str, set[str]] = {"dropped": set(), "refused": set()}
+    for path in (ROOT / "otel_introspect").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and len(node.args) > 1):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            kind, reason = node.args[:2]
+            if name == "count" and isinstance(kind, ast.Constant) and kind.value in found:
+                parts = reason.values if isinstance(reason, ast.JoinedStr) else [reason]
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts)
+                found[str(kind.value)].add(text)
+    return {kind: sorted(texts - {"…"}) for kind, texts in found.items()}
+
+
+def reasons_page() -> str:
+    """A table of the reasons."""
+    lines = ["| outcome | reason |", "|---|---|"]
+    lines += [f"| {kind} | {_cell(text)} |" for kind, texts in reasons().items() for text in texts]
+    return "\n".join(lines)
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "environment-variables": environment_variables_page,
     "events": events_page,
     "cli": cli_page,
     "api": api_page,
     "entry-points": entry_points_page,
+    "reasons": reasons_page,
 }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import doctest
 import re
 from importlib.metadata import distribution
+from typing import get_args
 
 import pytest
 from documents import DOCS, tool
@@ -15,6 +16,7 @@ from otel_introspect import environment_variables, semconv
 from otel_introspect.cli import main
 from otel_introspect.config import NOT_IN_EFFECT, PREFIX, SETTINGS
 from otel_introspect.setting import problem, read, variables_of
+from otel_introspect.triggers.refusal import Reason
 
 reference = tool("reference")
 VARIABLES = {name for name in vars(environment_variables) if name.startswith(PREFIX)}
@@ -165,6 +167,28 @@ def test_every_entry_point_is_there():
         if (each.name, each.value) == (name, value)
     )
     assert len(rows) == len(distribution("otel-introspect").entry_points)
+
+
+def test_reasons_are_those_of_the_code():
+    """
+    Why evidence is missing is said in the words that the metric has.
+    """
+    text = page("metrics")
+
+    assert "| dropped | process budget |" in text
+    assert "| dropped | span has no room for events |" in text
+    assert "| refused | profile: … |" in text
+
+
+def test_every_refusal_of_a_profile_is_explained():
+    """
+    The page about profiling one request explains each reason that the answer's header may give, and no other.
+    """
+    text = (DOCS / "how-to" / "profile-one-request-in-production.md").read_text(encoding="utf-8")
+    table = text.partition("| reason | means | do |\n")[2].partition("\n\n")[0]
+    named = {each for row in table.splitlines() for each in re.findall(r"`([a-z-]+)`", row.split("|")[1])}
+
+    assert named == set(get_args(Reason))
 
 
 def test_the_generator_s_own_examples():
