@@ -261,15 +261,15 @@ def api_page() -> str:
 
 
 def entry_points_page() -> str:
-    """A table for each group of entry points."""
+    """A section for each group of entry points."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for each in sorted(distribution("otel-introspect").entry_points, key=lambda each: each.name):
         groups.setdefault(each.group, []).append((each.name, each.value))
     lines: list[str] = []
     for group, points in sorted(groups.items()):
-        lines += [f"## `{group}`", "", "| name | is | what it does |", "|---|---|---|"]
-        lines += [f"| `{name}` | `{value}` | {_cell(_first_sentence(value))} |" for name, value in points]
-        lines.append("")
+        lines += [f"## {group}", ""]
+        for name, value in points:
+            lines += [f"`{name}`, which is `{value}`", f": {_first_sentence(value)}", ""]
     return "\n".join(lines)
 
 
