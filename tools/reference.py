@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 import click
 
 import otel_introspect
-from otel_introspect import cli, environment_variables, semconv
-from otel_introspect.config import NOT_IN_EFFECT, PREFIX, SETTINGS, option_of
+from otel_introspect import cli, config, environment_variables, semconv
+from otel_introspect.config import PREFIX, SETTINGS, option_of
 from otel_introspect.setting import problem, variables_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -36,6 +36,10 @@ _NO_VALUES: Final = ("?", "(", "-1", "x" * 5000)
 _MIDDLEWARE: Final = ("otel_introspect.instrumentation.wsgi", "otel_introspect.instrumentation.asgi")
 # What a public name returns is public, too.
 _RETURNED: Final = ("otel_introspect.profiles.Profile",)
+
+
+# There are none in a version that acts on all it reads.
+NOT_IN_EFFECT: Final[frozenset[str]] = getattr(config, "NOT_IN_EFFECT", frozenset())
 
 
 class Variable(NamedTuple):
@@ -93,14 +97,14 @@ def as_written(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def expected(config: type[Any], variable: str) -> str:
+def expected(settings: type[Any], variable: str) -> str:
     """What *variable* takes, in the words of its own parser's complaint.
 
     >>> from otel_introspect.config import WatchdogConfig
     >>> expected(WatchdogConfig, "OTEL_PYTHON_INTROSPECT_WATCHDOG_THRESHOLD")
     'a whole number of 0 at least'
     """
-    complaints = (problem(config, variable, each) for each in _NO_VALUES)
+    complaints = (problem(settings, variable, each) for each in _NO_VALUES)
     complaint = next(filter(None, complaints), "")
     if complaint.startswith("neither "):
         return complaint.removeprefix("neither ").replace(" nor ", " or ")
@@ -112,12 +116,12 @@ def variables() -> dict[str, list[Variable]]:
     """All variables, by what they are for."""
     said = {name: text for name, text in documented(environment_variables).items() if name.startswith(PREFIX)}
     groups: dict[str, list[Variable]] = {}
-    for config in SETTINGS:
-        defaults = {each.name: each.default for each in dataclasses.fields(config)}
-        title = (inspect.getdoc(config) or config.__name__).splitlines()[0]
-        for field, name in variables_of(config).items():
+    for settings in SETTINGS:
+        defaults = {each.name: each.default for each in dataclasses.fields(settings)}
+        title = (inspect.getdoc(settings) or settings.__name__).splitlines()[0]
+        for field, name in variables_of(settings).items():
             groups.setdefault(title, []).append(
-                _variable(name, said.pop(name, ""), expected(config, name), as_written(defaults[field]))
+                _variable(name, said.pop(name, ""), expected(settings, name), as_written(defaults[field]))
             )
     # What is no field of a setting is documented all the same.
     for name, text in said.items():
