@@ -52,7 +52,7 @@ def test_no_variable_is_misspelt(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_no_short_name_of_a_variable_is_misspelt(page):
     """
-    Where a page leaves out the prefix, as in `WATCHDOG_THRESHOLD`, there is such a variable, or such a setting of Django's.
+    Where a page leaves out the prefix, as in `WATCHDOG_THRESHOLD`, there is such a variable, or a setting of Django's.
     """
     families = {name.removeprefix(PREFIX).partition("_")[0] for name in VARIABLES} - {"MAX", "EXCLUDED"}
     short = set(re.findall(rf"`((?:{'|'.join(sorted(families))})_[A-Z_]*[A-Z])(?:=[^`]*)?`", TEXTS[page]))
