@@ -1,8 +1,8 @@
 """What the code knows about itself, as Markdown: variables, attributes, events, commands, public names, entry points.
 
-The pages of ``docs/reference/`` have a line ``<!-- generated: NAME -->`` where such a part goes; ``docs/conf.py`` puts
-it there as the documentation is built, and a test looks at the same text. So none of it is written by hand, and what is
-added to the code is in the reference without being asked for. Nothing here needs Sphinx.
+The pages of ``docs/reference/`` have ``<!-- generated: NAME -->`` and ``<!-- end -->`` around what stands for such a
+part; ``docs/conf.py`` puts it there as the documentation is built, and a test looks at the same text. So none of it is
+written by hand, and what is added to the code is in the reference without being asked for. Nothing here needs Sphinx.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from otel_introspect.setting import problem, variables_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HELP_WIDTH: Final = 78
-_MARK: Final = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+_MARK: Final = re.compile(r"^<!-- generated: ([a-z-]+) -->$.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 _DEFAULT: Final = re.compile(r"\s*Default:\s+(.*)", re.DOTALL)
 # Each is refused by some parser: together they have every parser say what it expects.
 _NO_VALUES: Final = ("?", "(", "-1", "x" * 5000)

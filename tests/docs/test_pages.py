@@ -134,7 +134,9 @@ def test_subcommands_in_the_text_exist(page):
     assert named <= set(main.list_commands(None))
 
 
-@pytest.mark.parametrize("page", [*TEXTS, "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "page", [*TEXTS, *(f"{name}.md" for name in ROOT_PAGES), *map(name_of, ROOT.glob("*/README.md"))]
+)
 def test_links_lead_somewhere(page):
     """
     A link to a file of ours leads to one, and the heading behind its ``#`` is there.
