@@ -29,7 +29,7 @@ ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format types imports docstrings doctests coverage bench wheel clean
+.PHONY: help demo test test-all check lint format types imports docstrings doctests coverage docs tutorial pictures bench wheel clean
 .DELETE_ON_ERROR:
 
 help: ## Say what there is
@@ -81,6 +81,18 @@ coverage: $(VENV)/.test ## Run the tests and report the lines and branches that 
 	@$(PY) -m coverage combine -q
 	@$(PY) -m coverage report
 
+# Warnings are errors, a dead link among them; nothing is fetched, so it builds without a network.
+docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
+	@echo "==> documentation"
+	@$(PY) -m sphinx -q -W -n --keep-going -b html docs docs/_build/html $(ARGS)
+	@echo "docs/_build/html/index.html"
+
+tutorial: $(VENV)/.demo ## Do what the tutorial says, line by line, in an empty folder
+	@$(PY) tools/run_tutorial.py $(ARGS)
+
+pictures: $(VENV)/.test ## Make the pictures of the documentation anew, of real output
+	@$(PY) tools/make_pictures.py $(ARGS)
+
 bench: $(VENV)/.bench ## Measure what it costs, beside other tools
 	@$(PY) -m benchmarks $(ARGS)
 
@@ -88,7 +100,7 @@ wheel: $(VENV)/.build ## Build the wheel and try it in a clean environment with 
 	@$(PY) tools/check_wheel.py $(ARGS)
 
 clean: ## Remove everything that these targets made
-	rm -rf .venv .venv-* build dist .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* demo-traces.jsonl
+	rm -rf .venv .venv-* build dist docs/_build .nox .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* demo-traces.jsonl
 	find otel_introspect tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
@@ -131,6 +143,11 @@ $(VENV)/.test: $(VENV)/.made-with-pip pyproject.toml
 $(VENV)/.lint: $(VENV)/.made-with-pip pyproject.toml
 	@echo "==> installing the linters into $(VENV)"
 	@$(INSTALL) --group lint
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.made-with-pip pyproject.toml
+	@echo "==> installing otel-introspect and what builds the documentation into $(VENV)"
+	@$(INSTALL) -e '.[demo]' --group docs
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.made-with-pip pyproject.toml

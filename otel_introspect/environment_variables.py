@@ -31,12 +31,12 @@ OTEL_PYTHON_INTROSPECT_WATCHDOG_MAX_SNAPSHOTS = "OTEL_PYTHON_INTROSPECT_WATCHDOG
 """Snapshots for each span, taken at 1, 2, 4, 8, 16, ... times the threshold; 1 to 32. Default: 5."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_OBSERVERS"
-"""Who may take snapshots: any of ``thread``, ``signal``, ``faulthandler``. Default: ``thread,signal``, from
-Python 3.13.10 on ``thread,signal,faulthandler``."""
+"""Who may take snapshots: any of ``thread``, ``signal``, ``faulthandler``. A list without ``thread`` watches nothing.
+Default: ``thread,signal``, from Python 3.13.10 on (not 3.14.0) ``thread,signal,faulthandler``."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS"
-"""``true``: a slow span also gets one event with the stacks of the other threads, identical ones grouped. Default:
-false."""
+"""``true``: a slow span also gets one event with the stacks of the other threads, identical ones grouped,
+to see who holds a lock. Default: false."""
 
 OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS"
 """``true``: local variables of the application's frames, redacted and bounded. Default: false."""
@@ -50,10 +50,12 @@ OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS = "OTEL_PYTHON_INTROSPECT_PROFILER_TRIG
 ``slow,request``."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL = "OTEL_PYTHON_INTROSPECT_PROFILER_INTERVAL"
-"""The profiler's sampling interval in milliseconds; 1 at least. Default: 10."""
+"""The profiler's sampling interval in milliseconds; 1 at least. What is asked for explicitly is sampled ten times as
+often. Default: 10."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE = "OTEL_PYTHON_INTROSPECT_PROFILER_ENGINE"
-"""``sampler`` (our own) or ``pyinstrument`` (its per-call hook). Default: ``sampler``."""
+"""``sampler`` (our own) or ``pyinstrument`` (its own hook at each call). The latter serves requests that ask for it
+themselves, and code: what else is profiled may end on another thread, and is sampled. Default: ``sampler``."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_KEY = "OTEL_PYTHON_INTROSPECT_PROFILER_KEY"
 """The secret that signs requests for a profile. Unset: every remote one is refused."""
@@ -62,10 +64,11 @@ OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW = "OTEL_PYTHON_INTROSPECT_PROFILER_ALLOW"
 """Dotted path of a callable(request) -> bool that may admit an unsigned request for a profile. Default: unset."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_RATIO = "OTEL_PYTHON_INTROSPECT_PROFILER_RATIO"
-"""Share of entry spans that are profiled under the trigger ``ratio``, from 0 to 1. Default: 0."""
+"""Share of traces that are profiled under the trigger ``ratio``, from 0 to 1; the same ones in every service. Default:
+0."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_STORE = "OTEL_PYTHON_INTROSPECT_PROFILER_STORE"
-"""A directory or fsspec URL for full profiles. Default: unset."""
+"""A directory or fsspec URL for whole profiles; their text goes on the span in any case. Default: unset."""
 
 OTEL_PYTHON_INTROSPECT_PROFILER_STORE_MAX_COUNT = "OTEL_PYTHON_INTROSPECT_PROFILER_STORE_MAX_COUNT"
 """How many profiles are kept in the store; the oldest go. Default: 1000."""

@@ -1,7 +1,7 @@
 """What we cost and what we did, as OpenTelemetry metrics: without a meter provider nothing happens.
 
 All but the lateness of snapshots are read when somebody collects them, on the thread that does: from the live table,
-the recorder and plain counters, so that no request pays for them. ``docs/metrics.md`` lists them.
+the recorder and plain counters, so that no request pays for them. ``docs/reference/metrics.md`` lists them.
 """
 
 from __future__ import annotations

@@ -62,14 +62,15 @@ TIMEOUT_ENFORCED: Final = "otel_introspect.timeout.enforced"
 TIMEOUT_ATTEMPTS: Final = "otel_introspect.timeout.attempts"
 """int: how often the exception was raised; more than 1 where the work swallowed it."""
 TIMEOUT_REASON: Final = "otel_introspect.timeout.reason"
-"""string: why it was not enforced."""
+"""string: why it was not enforced; only then."""
 
 # The event with a profile.
 PROFILE_EVENT: Final = "otel_introspect.profile"
 PROFILE_ID: Final = "otel_introspect.profile.id"
-"""string: 32 hexadecimal digits; on the event and on the span."""
+"""string: 32 hexadecimal digits; on the event and, for Jaeger's link patterns and Grafana's links, on the span."""
 PROFILE_TEXT: Final = "otel_introspect.profile.text"
-"""string: the tree of calls with the seconds spent in each, as pyinstrument prints it."""
+"""string: the tree of calls with the seconds spent in each, as pyinstrument prints it; if it must be shorter, the
+smallest frames are hidden and a line says how many."""
 PROFILE_TRIGGER: Final = "otel_introspect.profile.trigger"
 """string: why it was taken, ``slow``, ``tail``, ``request``, ``ratio`` or ``code``."""
 PROFILE_ENGINE: Final = "otel_introspect.profile.engine"

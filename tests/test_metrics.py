@@ -331,7 +331,7 @@ def test_every_metric_is_documented():
     names = {
         value for name, value in vars(metrics).items() if name.isupper() and name[0] != "_" and isinstance(value, str)
     }
-    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "metrics.md").read_text()
 
     assert set(re.findall(r"^\| `(otel_introspect\.[a-z_.]+)`", page, re.MULTILINE)) == names
 

@@ -1,4 +1,4 @@
-"""The flight recorder's file, byte by byte; ``docs/flight-recorder.md`` says the same in prose.
+"""The flight recorder's file, byte by byte; ``docs/reference/flight-recorder-format.md`` says the same in prose.
 
 What is wanted: a file from which another process can tell at any instant, and after a ``kill -9``, which entry spans
 were open; and of which no state is ever taken for truth that was being written.

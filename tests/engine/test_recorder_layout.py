@@ -11,7 +11,7 @@ import pytest
 from otel_introspect.engine import recorder_layout as layout
 from otel_introspect.engine.recorder_directory import CLAIMED_SUFFIX, DUMP_SUFFIX, MAKING_SUFFIX, SUFFIX
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "flight-recorder.md").read_text()
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "reference" / "flight-recorder-format.md").read_text()
 ROW = re.compile(r"^\| (\d+) \| (at most )?(\d+) \| (\w[\w-]*) \| ([^|]+?) \| ?([^|]*?) ?\|$", re.MULTILINE)
 SIZES = {"uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8}
 CODES = {"B": "uint8", "H": "uint16", "I": "uint32", "Q": "uint64", "s": ""}

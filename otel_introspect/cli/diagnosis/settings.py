@@ -89,7 +89,7 @@ def mistyped(here: Surroundings) -> Iterator[Finding]:
             yield problem(
                 "variable",
                 f"{name} is not a variable of ours and has no effect.",
-                f"Unset it; {OUR_DISTRIBUTION}'s README lists the variables.",
+                f"Unset it; {OUR_DISTRIBUTION}'s reference lists the variables.",
             )
 
 
