@@ -10,9 +10,12 @@ from types import CodeType
 from typing import Final
 
 OUR_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_ADAPTERS: Final = os.path.join(OUR_DIRECTORY, "instrumentation") + os.sep
-# An adapter too, but one that stands outside OpenTelemetry's own middleware.
-_OUTSIDE: Final = f"{os.sep}span_guard.py"
+# Those through which a request goes. What we wrap elsewhere may stand around a whole worker (gunicorn's arbiter).
+_ADAPTERS: Final = tuple(
+    os.path.join(OUR_DIRECTORY, "instrumentation", name, "") for name in ("asgi", "django", "wsgi")
+)
+# A part of an adapter, too, but one that stands outside OpenTelemetry's own middleware, or that the application calls.
+_NO_DOORWAYS: Final = (f"{os.sep}span_guard.py", f"{os.sep}templatetags{os.sep}timelimit.py")
 
 # site-packages by name, not only by this interpreter's paths: an application may add other ones to sys.path.
 _LIBRARY_PATH: Final = r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3\.\d+t?[/\\]|^<frozen "
@@ -78,4 +81,4 @@ def is_ours(filename: str) -> bool:
 @lru_cache(maxsize=4096)
 def is_doorway(filename: str) -> bool:
     """Whether code from *filename* is an adapter of ours, inside which the request's own code begins."""
-    return filename.startswith(_ADAPTERS) and not filename.endswith(_OUTSIDE)
+    return filename.startswith(_ADAPTERS) and not filename.endswith(_NO_DOORWAYS)

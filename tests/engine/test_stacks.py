@@ -107,11 +107,14 @@ def test_what_lies_outside_an_adapter_of_ours_is_trimmed():
     assert names(server()) == ["view"]
 
 
-def test_the_guard_outside_opentelemetry_s_middleware_trims_nothing():
+@pytest.mark.parametrize(
+    "file", ["django/span_guard.py", "django/templatetags/timelimit.py", "gunicorn/arbiter.py", "exits.py"]
+)
+def test_what_is_ours_and_no_doorway_trims_nothing(file):
     """
-    The frame of the middleware that stands outside OpenTelemetry's does not make that one look like the request's code.
+    Ours around OpenTelemetry's middleware, around the whole worker, or called by the application is no doorway.
     """
-    guard = stacks.__file__.replace("engine/stacks.py", "instrumentation/django/span_guard.py")
+    guard = stacks.__file__.replace("engine/stacks.py", f"instrumentation/{file}")
 
     def view():
         return capture(outwards(sys._getframe()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from services import SERVER
 
 pytestmark = pytest.mark.realtime
 
 ALL = ["sync", "preload", "gthread", "gevent", "uvicorn", "uvicorn-instrumented", "runserver", "runserver-reloading"]
+SERVERS = re.compile(r"gunicorn/|uvicorn/|socketserver|core/servers|manage\.py|arbiter|otel_introspect/")
 STRING, INTEGER = "string", "int"
 TYPES = {
     "code.stacktrace": STRING,
@@ -50,6 +53,19 @@ def test_a_slow_view_says_where_it_slept(service):
         assert each.attributes["code.file.path"].endswith("/project/views.py")
         assert "time.sleep(seconds)  # the line that sleeps" in "".join(each.stack.splitlines()[-3:])
         assert "in slow\n" in each.stack
+
+
+def test_the_stack_and_the_profile_begin_with_the_request(service):
+    """
+    No frame of the server that runs it is on a slow request's stacks, nor in its profile.
+    """
+    span = service.ask("/slow")
+
+    texts = [each.stack for each in span.snapshots]
+    texts += [each.attributes["otel_introspect.profile.text"] for each in span.events if each.name.endswith(".profile")]
+    assert len(texts) == 3
+    for text in texts:
+        assert not SERVERS.search(text)
 
 
 def test_a_fast_view_has_no_evidence(service):
