@@ -24,6 +24,7 @@ from otel_introspect.setting import (
     url_patterns,
     variables_of,
     view,
+    words,
 )
 
 PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
@@ -81,6 +82,7 @@ class WatchdogConfig(Settings):
         observers: Who may take them; ``faulthandler`` by default from Python 3.13.10 on, as it can crash older ones.
         all_threads: Whether the other threads' stacks are taken once, too.
         locals: Whether local variables of the application's frames are taken.
+        locals_redact: Comma-separated words in names of what is not to be shown of them, beside the built-in ones.
         checkpoint: Which snapshots leave the process at once.
 
     Raises:
@@ -96,6 +98,7 @@ class WatchdogConfig(Settings):
     )
     all_threads: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS, boolean, default=False)
     locals: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS, boolean, default=False)
+    locals_redact: str = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS_REDACT, words, default="")
     checkpoint: str = setting(
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), default="first"
     )
