@@ -207,14 +207,6 @@ class RecorderConfig(Settings):
         return read(cls, environ, overrides)
 
 
-NOT_IN_EFFECT: Final = frozenset(
-    {
-        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
-    }
-)
-"""Variables that this version reads and checks but does not act on yet; the user who sets one is told."""
-
-
 def option_of(variable: str) -> str:
     """The name of *variable* as a keyword argument of the instrumentor and as a key of the configuration file.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from otel_introspect import environment_variables, semconv
-from otel_introspect.config import FAULTHANDLER_IS_SAFER, NOT_IN_EFFECT, PREFIX, SETTINGS
+from otel_introspect.config import FAULTHANDLER_IS_SAFER, PREFIX, SETTINGS
 from otel_introspect.setting import problem, read, variables_of
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -26,22 +26,13 @@ def rows(heading: str) -> dict[str, str]:
 
 
 IN_EFFECT = rows("In effect")
-NOT_YET = rows("Checked, but not in effect yet")
-DEFAULTS = {**IN_EFFECT, **NOT_YET}
 
 
 def test_every_variable_has_its_row():
     """
-    The two tables name each variable of the package once, and no other.
+    The table names each variable of the package once, and no other.
     """
-    assert sorted([*IN_EFFECT, *NOT_YET]) == sorted(VARIABLES)
-
-
-def test_what_is_not_in_effect_is_said():
-    """
-    The second table holds just those variables of which the user who sets one is told that nothing acts on it.
-    """
-    assert NOT_YET.keys() == NOT_IN_EFFECT
+    assert sorted(IN_EFFECT) == sorted(VARIABLES)
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES))
@@ -51,7 +42,7 @@ def test_defaults_are_those_of_the_settings(variable):
     """
     config, field = FIELDS[variable]
     default = next(each.default for each in dataclasses.fields(config) if each.name == field)
-    literal = re.fullmatch(r"`([^`]+)`", DEFAULTS[variable])
+    literal = re.fullmatch(r"`([^`]+)`", IN_EFFECT[variable])
     written = literal[1] if literal else ""
     if field == "observers" and FAULTHANDLER_IS_SAFER:
         written += ",faulthandler"  # as the row says
