@@ -92,8 +92,9 @@ _MAX_NAME: Final = 100
 _FOLLOWED: Final = re.compile(r"=>|[:=>\"']|%3[AaDd]|%22|(?<=[\w\]])\s\\?[\"']")
 _CLOSING: Final = " \t\r\n\\\"']"
 _NAME_BACKWARDS: Final = re.compile(r"[\w.\-\[\]%]{1,100}")
+_ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _BEFORE: Final = 110
-_OPTION: Final = re.compile(r"(?<![\w-])--?([\w-]{2,60})(?=\s)")
+_OPTION: Final = re.compile(r"(?<![\w-])--?([\w.-]{2,60})(?=\s)")
 _SCHEME: Final = re.compile(r"(?i)\b(?:bearer|basic|digest|negotiate|apikey|token)\s+(?=[\w+/=.~-]{6})")
 _PEM: Final = re.compile(r"-----BEGIN")
 # To the last @ before a space: a password may have a slash in it.
@@ -158,7 +159,7 @@ class Redaction:
         for followed in _FOLLOWED.finditer(text, 0, end):
             before = text[max(followed.start() - _BEFORE, 0) : followed.start()].rstrip(_CLOSING)
             name = _NAME_BACKWARDS.match(before[::-1])
-            if name is not None and self.hides(name[0][::-1]):
+            if name is not None and self.hides(_ESCAPED.sub(" ", name[0][::-1])):
                 end = followed.end()
                 break
         for option in _OPTION.finditer(text, 0, end):

@@ -45,6 +45,7 @@ _MAX_BITS: Final = 256
 _MAX_DECIMAL_BYTES: Final = 400
 # A container that takes more memory is not gone into: it may be all holes, which are passed over one by one.
 _MAX_CONTAINER_BYTES: Final = 32 * 1024 * 1024
+_ATTEMPTS: Final = 5
 _MAX_CLASSES: Final = 50
 _MAX_CLASS_NAMES: Final = 2000
 _MAX_NAME: Final = 100
@@ -262,10 +263,10 @@ class _Text:
                 is_literal = kind is base and base in _LITERAL
                 self._write(marks[0] if is_literal else f"<{type_name(kind)} {marks[0]}")
                 if base is dict:
-                    self._mapping(list(islice(dict.items(value), MAX_ITEMS)), length, depth)
+                    self._mapping(_first(dict.items, value), length, depth)
                 else:
                     fields = _fields_of(kind) if base is tuple else ()
-                    self._elements(list(islice(base.__iter__(value), MAX_ITEMS)), length, depth, kind, fields)
+                    self._elements(_first(base.__iter__, value), length, depth, kind, fields)
                 self._write(marks[1] if is_literal else f"{marks[1]}>")
             return
         inside = _ARGS if issubclass(kind, BaseException) else _PATH if any(kind is each for each in _PATHS) else None
@@ -359,6 +360,16 @@ _CONTAINERS: Final[tuple[tuple[Any, tuple[str, str]], ...]] = (
 )
 # Everybody knows where their types are from.
 _BUILTIN_MODULES: Final = ("builtins", "collections")
+
+
+def _first(elements: Callable[[Any], Iterable[Any]], value: object) -> list[Any]:
+    """The first elements of a container, which others may change meanwhile."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return list(islice(elements(value), MAX_ITEMS))
+        except RuntimeError:
+            continue
+    return list(islice(elements(value), MAX_ITEMS))
 
 
 def plain(text: object) -> str:
