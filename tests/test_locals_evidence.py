@@ -230,7 +230,7 @@ def test_a_process_without_room_for_them_has_it_for_the_stack(clock):
     """
     stack, taken, _ = deep(3, 200, clock)
     budget = ProcessBudget(clock)
-    budget.spend(PROCESS_BYTES - 5000)
+    budget.spend(PROCESS_BYTES - 3000)
     reporter = SpanReporter(EvidenceConfig(), clock=clock, budget=budget)
     taken.shown = tuple(("in f (x:1)", "    a = " + "b" * 1500) for _ in range(3))
     span = TracerProvider().get_tracer(__name__).start_span("GET /")

@@ -417,6 +417,7 @@ KEYS = st.one_of(
             "otel_introspect.profile.duration_ms",
             "otel_introspect.profile.url",
             "otel_introspect.stack.frames",
+            "otel_introspect.stack.locals",
             "exception.stacktrace",
             "code.function.name",
             "code.file.path",
