@@ -25,7 +25,7 @@ _PARTS: Final = (
     "authoris",
     "bearer",
     "cardnumber",
-    "contrasen",
+    "contrase",
     "cookie",
     "credential",
     "creditcard",

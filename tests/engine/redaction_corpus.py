@@ -24,6 +24,8 @@ NAMES = (
     "new_password1",
     "passphrase",
     "Passwort",
+    "contraseña",
+    "mot_de_passe",
     "secret",
     "SECRET_KEY",
     "clientSecret",
