@@ -91,8 +91,9 @@ _MAX_NAME: Final = 100
 # is before it is looked at backwards, as a pattern that began with the name would begin anew at each letter.
 _FOLLOWED: Final = re.compile(r"=>|[:=>\"']|%3[AaDd]|%22|(?<=[\w\]])\s\\?[\"']")
 _CLOSING: Final = " \t\r\n\\\"']"
-_NAME_BACKWARDS: Final = re.compile(r"[\w.\-\[\]%]{1,100}")
-_ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_NAME_BACKWARDS: Final = re.compile(r"[\w.\-\[\]%\\]{1,100}")
+# As URLs, JSON and ``repr`` write them.
+_ESCAPED: Final = re.compile(r"(?:%|\\+x|\\+u00)([0-9A-Fa-f]{2})|\\+[nrt]")
 _BEFORE: Final = 110
 _OPTION: Final = re.compile(r"(?<![\w-])--?([\w.-]{2,60})(?=\s)")
 _SCHEME: Final = re.compile(r"(?i)\b(?:bearer|basic|digest|negotiate|apikey|token)\s+(?=[\w+/=.~-]{6})")
@@ -159,7 +160,7 @@ class Redaction:
         for followed in _FOLLOWED.finditer(text, 0, end):
             before = text[max(followed.start() - _BEFORE, 0) : followed.start()].rstrip(_CLOSING)
             name = _NAME_BACKWARDS.match(before[::-1])
-            if name is not None and self.hides(_ESCAPED.sub(" ", name[0][::-1])):
+            if name is not None and self.hides(_ESCAPED.sub(_unescaped, name[0][::-1])):
                 end = followed.end()
                 break
         for option in _OPTION.finditer(text, 0, end):
@@ -185,6 +186,10 @@ def is_card(digits: str) -> bool:
         value = int(digit) * (1 + place % 2)
         total += value - _NINE if value > _NINE else value
     return total % 10 == 0
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else " "
 
 
 def _without_card(found: re.Match[str]) -> str:

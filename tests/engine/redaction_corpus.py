@@ -178,6 +178,8 @@ SHAPES = {
     "json": lambda name, secret: json.dumps({"a": 1, name: secret}),
     "json in json": lambda name, secret: json.dumps(json.dumps({name: {"b": secret}})),
     "json in bytes": lambda name, secret: json.dumps({name: secret}).encode(),
+    "escaped letter": lambda name, secret: f'{{"\\u{ord(name[0]):04x}{name[1:]}": "{secret}"}}',
+    "line in a repr": lambda name, secret: repr(f"a: 1\n{name}: {secret}"),
     "utf-16": lambda name, secret: f"{name}={secret}".encode("utf-16-le"),
     "repr": lambda name, secret: repr({name: secret}),
     "repr of a pair": lambda name, secret: repr((name, secret)),
