@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import types
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +38,29 @@ def test_no_secret_of_the_corpus_is_seen(shape):
     assert {
         name: text for name, text in shown.items() if "hunter2" in text or "h\\x00u" in text or text == UNSHOWN
     } == {}
+
+
+WRAPPINGS = {
+    "list": lambda value: [value],
+    "dict": lambda value: {"a": value},
+    "set of what can be in one": lambda value: {1: (value, value)},
+    "object": lambda value: types.SimpleNamespace(a=value),
+    "exception": KeyError,
+    "twice": lambda value: {"a": [value, {"b": value}]},
+    "in the middle": lambda value: ["x" * 20, value, "y" * 20],
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_nesting_does_not_uncover_it(wrapping):
+    """
+    The same holds for each of them within something else.
+    """
+    names = ("password", "X-Api-Key", "sid", "accessToken")
+    made = {(name, shape): WRAPPINGS[wrapping](SHAPES[shape](name, SECRET)) for name in names for shape in SHAPES}
+    shown = {key: show(value) for key, value in made.items()}
+
+    assert {key: text for key, text in shown.items() if "hunter2" in text or text == UNSHOWN} == {}
 
 
 @pytest.mark.parametrize("looks", LOOKS)

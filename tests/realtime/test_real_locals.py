@@ -25,6 +25,7 @@ def test_a_view_s_variables(services):
     assert "customers = <django.db.models.query.QuerySet" in view
     assert "customer = <django.utils.functional.SimpleLazyObject object>" in lines
     assert any(line.startswith("user = <django.contrib.auth.models.User id=7, password=<redacted>") for line in lines)
+    assert "deferred = <django.contrib.auth.models.User id=8>" in lines
     assert {"session_key = <redacted>", "credentials = <redacted>", "url = 'postgres://<redacted>@db/shop'"} <= {*lines}
     assert "environ = {'HTTP_AUTHORIZATION': <redacted>, 'REQUEST_METHOD': 'GET'}" in lines
     assert "hunter2" not in str(snapshot.attributes[LOCALS])

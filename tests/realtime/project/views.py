@@ -91,11 +91,12 @@ def variables(request):
         customers = User.objects.filter(is_active=True)
         customer = SimpleLazyObject(customers.get)
         user = User(id=7, username="bob", password="hunter2zzz")
+        deferred = User.from_db("default", ["id"], [8])
         session_key = credentials = "hunter2zzz"
         environ = {"HTTP_AUTHORIZATION": "Bearer hunter2zzz", "REQUEST_METHOD": "GET"}
         url = "postgres://shop:hunter2zzz@db/shop"
         sleeping_helper(seconds_of(request))
-        del customers, customer, user, session_key, credentials, environ, url
+        del customers, customer, user, deferred, session_key, credentials, environ, url
     finally:
         CursorWrapper.execute = execute
     return HttpResponse(str(len(asked)))
