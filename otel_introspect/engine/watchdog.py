@@ -266,7 +266,8 @@ class Watchdog:
         # Showing variables takes long: by then the other spans have been looked at, and nobody's frames are held.
         del frames
         while self._with_locals:
-            self._finish(*self._with_locals.pop(0))
+            with fail_open("taking a snapshot"):
+                self._finish(*self._with_locals.pop(0))
 
     def _finish(self, watch: Watch, snapshot: Snapshot) -> None:
         """Have written what was put off, now that there is time for all that belongs to it."""
