@@ -170,10 +170,10 @@ def _variables(frame: FrameType, code: CodeType) -> dict[str, Any] | None:
     copied: dict[str, Any] = frame.f_locals.copy()  # a dictionary, or 3.13's proxy
     if _IS_SHARED:
         names = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
-        if names.issuperset(copied):  # or somebody keeps something of theirs there
+        if all(type(name) is str and name in names for name in copied):  # or somebody keeps something of theirs there
             _let_go(frame)
     # ".0" is a comprehension's, "__class__" is for super().
-    return {name: value for name, value in copied.items() if not name.startswith((".", "__"))}
+    return {name: value for name, value in copied.items() if type(name) is str and not name.startswith((".", "__"))}
 
 
 _LOCALS: Final = attrgetter("f_locals")

@@ -405,7 +405,7 @@ def _named_in(inside: dict[str, Any]) -> str:
     )
 
 
-def _classes(kind: type) -> Iterable[tuple[type, Iterable[tuple[object, object]]]]:
+def _classes(kind: type) -> Iterable[tuple[type, Iterable[tuple[Any, Any]]]]:
     """The classes that *kind* consists of, each with the names in its body."""
     for each in _MRO.__get__(kind)[:_MAX_CLASSES]:
         # Gone through and not looked up in: a name may be any object, with an __eq__ of its own.
@@ -427,15 +427,23 @@ def _instance_dict(value: object, kind: type) -> dict[str, Any] | None:
     """The instance dictionary, through the descriptor that the interpreter has made for it and no other."""
     for each, names in _classes(kind):
         for name, descriptor in names:
-            if type(name) is str and name == "__dict__" and type(descriptor) in _DESCRIPTORS:
-                getter: Any = descriptor
-                if getter.__objclass__ is each:
-                    inside = getter.__get__(value)
-                    return inside if issubclass(type(inside), dict) else None
+            if type(name) is str and name == "__dict__":
+                inside = descriptor.__get__(value) if _is_plain_getter(descriptor, each) else None
+                return inside if issubclass(type(inside), dict) else None
     return None
 
 
-_DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
+# Which the interpreter gives to the getter that it makes for a class: one written in C for a type of its own may do
+# anything, and a proxy's asks what it stands for.
+_GETTER_SAYS: Final = type("_Plain", (), {}).__dict__["__dict__"].__doc__
+
+
+def _is_plain_getter(descriptor: Any, owner: type) -> bool:  # noqa: ANN401 - whatever stands in a class
+    if type(descriptor) is types.MemberDescriptorType:  # which only reads memory
+        return descriptor.__objclass__ is owner
+    if type(descriptor) is not types.GetSetDescriptorType or descriptor.__objclass__ is not owner:
+        return False
+    return bool(descriptor.__doc__ == _GETTER_SAYS)
 
 
 def _attributes_of(value: object, kind: type) -> tuple[list[tuple[str, Any]], int]:

@@ -250,6 +250,46 @@ def test_who_asks_later_has_all_variables(clock):
     assert again["stuck"] is stuck
 
 
+def test_what_others_keep_among_a_frame_s_variables_stays(clock):
+    """
+    Who has put something of their own there finds it again; whatever its name is, it is not asked for anything.
+    """
+    touched = []
+
+    class Name(str):
+        __slots__ = ()
+
+        def startswith(self, *_):
+            touched.append(self)
+
+        def __eq__(self, other):
+            touched.append(self)
+            return False
+
+        def __hash__(self):
+            touched.append(self)
+            return 5
+
+    frames = []
+
+    def function(stuck):
+        frames.append(sys._getframe())
+        if IS_SHARED:
+            sys._getframe().f_locals[Name("own")] = 1
+        sys._getframe().f_locals["more"] = 2
+        touched.clear()
+        stuck.wait()
+
+    with Stuck(function) as stuck:
+        lines = of(stuck.taken(clock), "function")
+        kept = frames[0].f_locals["more"]
+        frames.clear()
+
+    assert touched == []
+    assert kept == 2
+    assert "more = 2" in lines
+
+
 def test_bodies_of_modules_and_classes_are_not_read(clock):
     """
     There the variables are the namespace itself, and what is in it is not one request's.

@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict, UserDict, defaultdict, deque, name
 from unittest import mock
 
 import pytest
+import wrapt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,6 +163,15 @@ class ProxyLike:
     __getattribute__ = __getattr__ = __repr__ = __len__ = __iter__ = touch
 
 
+class Wrapped:
+    """Of which nothing may be asked once its proxy has been made, which asks it a lot."""
+
+    is_made = False
+    __dict__ = property(lambda self: touch() if self.is_made else {})
+    __class__ = property(lambda self: touch() if self.is_made else Wrapped)
+    __len__ = __iter__ = __repr__ = touch
+
+
 class RaisingSlot:
     class Descriptor:
         __get__ = __set__ = touch
@@ -180,6 +190,9 @@ def hostile():
     made["metaclass of a dict"] = dict.__new__(type.__new__(HostileMeta, "Meta", (dict,), {}))
     made["class of a metaclass"] = type.__new__(HostileMeta, "Meta", (), {})
     made["proxy"] = object.__new__(ProxyLike)
+    made["proxy in C"] = wrapt.ObjectProxy(Wrapped())
+    made["derived proxy in C"] = type("Derived", (wrapt.ObjectProxy,), {})(Wrapped())
+    Wrapped.is_made = True
     made["slot"] = RaisingSlot()
     made["__dict__ of one's own"] = Order()
     made["__dict__ of one's own"].__dict__ = type("Evil", (dict,), dict(HOSTILE))({"a": 1})
