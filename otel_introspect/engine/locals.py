@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from inspect import CO_OPTIMIZED
 from itertools import compress
+from opcode import opmap
 from operator import attrgetter, eq
 from types import BuiltinMethodType, CodeType, FrameType
 from typing import Any, Final, NamedTuple
@@ -170,10 +171,38 @@ def _variables(frame: FrameType, code: CodeType) -> dict[str, Any] | None:
     copied: dict[str, Any] = frame.f_locals.copy()  # a dictionary, or 3.13's proxy
     if _IS_SHARED:
         names = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
-        if all(type(name) is str and name in names for name in copied):  # or somebody keeps something of theirs there
+        is_plain = all(type(name) is str and name in names for name in copied)  # or somebody keeps something there
+        if is_plain and not _is_being_entered(frame, code):
             _let_go(frame)
     # ".0" is a comprehension's, "__class__" is for super().
     return {name: value for name, value in copied.items() if type(name) is str and not name.startswith((".", "__"))}
+
+
+# Where a frame is when a trace function is told that it has been entered, or gone on with.
+_ENTRANCES: Final = frozenset(
+    opmap[name]
+    for name in (
+        "RESUME",
+        "RETURN_GENERATOR",
+        "COPY_FREE_VARS",
+        "MAKE_CELL",
+        "GEN_START",
+        "SEND",
+        "YIELD_FROM",
+        "YIELD_VALUE",
+    )
+    if name in opmap
+)
+
+
+def _is_being_entered(frame: FrameType, code: CodeType) -> bool:
+    """Whether a trace function may be at work on *frame* that has not been set on it yet.
+
+    When that returns the variables are made what the dictionary says, so an empty one would take them away.
+    """
+    if frame.f_back is None:
+        return False  # a generator or a coroutine that is parked: nobody is at work on it
+    return frame.f_lasti < 0 or code.co_code[frame.f_lasti] in _ENTRANCES
 
 
 _LOCALS: Final = attrgetter("f_locals")

@@ -32,6 +32,7 @@ class Stuck:
         self.thread = threading.Thread(target=self._run, args=(function, *arguments))
 
     def _run(self, function, *arguments):
+        sys.settrace(None)  # what is traced is not read, up to 3.12; and coverage traces
         try:
             function(self, *arguments)
         except BaseException as error:  # noqa: BLE001 - to be looked at where the test is
