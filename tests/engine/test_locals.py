@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -23,6 +24,17 @@ from otel_introspect.engine.stacks import capture, current_frames, outwards, pos
 IS_SHARED = sys.version_info < (3, 13)
 
 
+@contextlib.contextmanager
+def untraced():
+    """What begins in here is not traced, as up to 3.12 that would not be read; and coverage traces."""
+    before = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 class Stuck:
     """A thread that runs a function, which waits until it is told to go on."""
 
@@ -32,9 +44,9 @@ class Stuck:
         self.thread = threading.Thread(target=self._run, args=(function, *arguments))
 
     def _run(self, function, *arguments):
-        sys.settrace(None)  # what is traced is not read, up to 3.12; and coverage traces
         try:
-            function(self, *arguments)
+            with untraced():
+                function(self, *arguments)
         except BaseException as error:  # noqa: BLE001 - to be looked at where the test is
             self.error = error
 
@@ -347,7 +359,11 @@ def test_a_running_thread_s_variables_are_not_touched():
                 wrong.append((count, before, cell))
         rounds.append(count)
 
-    thread = threading.Thread(target=computing)
+    def run():
+        with untraced():
+            computing()
+
+    thread = threading.Thread(target=run)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     thread.start()
@@ -410,7 +426,8 @@ def test_a_task_that_is_parked(clock):
         await asyncio.gather(*tasks, return_exceptions=True)
         return sighting
 
-    sighting = asyncio.run(main())
+    with untraced():
+        sighting = asyncio.run(main())
     sighting.locals.resolve()
 
     assert sighting.task_state == "awaiting"
@@ -431,9 +448,10 @@ def test_a_greenlet_that_is_switched_out(clock):
         return inside
 
     made = greenlet.greenlet(waiting)
-    made.switch()
-    sighting = look(places[0], current_frames(), LocalsTaker(clock=clock).take)
-    made.switch()
+    with untraced():
+        made.switch()
+        sighting = look(places[0], current_frames(), LocalsTaker(clock=clock).take)
+        made.switch()
 
     assert sighting.task_state == "switched_out"
     assert "inside = 11" in of(sighting.locals, "waiting")
