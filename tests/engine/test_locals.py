@@ -386,6 +386,45 @@ def test_a_running_thread_s_variables_are_not_touched():
     assert rounds[0] >= seen[-1] > 0
 
 
+def test_a_function_that_is_traced_from_outside_keeps_its_variables():
+    """
+    While a trace function is told that a function has been entered, nothing is taken from that function.
+    """
+    stop, errors, read = threading.Event(), [], 0
+
+    def tracer(*_):
+        return sum(range(100)) and None
+
+    def callee(first, second):
+        return first + second
+
+    def run():
+        sys.settrace(tracer)
+        while not stop.is_set():
+            try:
+                callee(1, 2)
+            except UnboundLocalError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=run)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            for each in outwards(current_frames().get(thread.ident)):
+                if each.f_code is callee.__code__:
+                    read += len(locals_module._variables(each, each.f_code) or ())
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+
+    assert errors == []
+    assert read
+
+
 def test_a_frame_that_has_gone_on_is_left_out(clock):
     """
     Variables that are not of the same moment as the stack are not shown beside it, and are counted.
