@@ -24,6 +24,7 @@ _BENCHMARKS: Final = (
     "entry_span",
     "child_span",
     "surviving_evidence",
+    "local_variables",
     "idle_process",
     "launch",
     "server",

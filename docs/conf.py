@@ -71,11 +71,6 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
         page = HERE.parent / ROOT_PAGES[docname]
         app.env.note_dependency(str(page))
         source[0] = as_seen_from_here(page.read_text(encoding="utf-8"))
-    if docname == "index":
-        # A pattern without a page is a warning, and so an error.
-        patterns = re.findall(r"^[a-z-]+/\*$", source[0], re.MULTILINE)
-        for empty in (each for each in patterns if not any(HERE.glob(f"{each}.md"))):
-            source[0] = source[0].replace(f"{empty}\n", "")
     source[0] = reference.filled(source[0])
 
 

@@ -27,6 +27,7 @@ from otel_introspect.setting import (
     url_patterns,
     variables_of,
     view,
+    words,
 )
 
 PREFIX: Final = "OTEL_PYTHON_INTROSPECT_"
@@ -86,6 +87,7 @@ class WatchdogConfig(Settings):
         observers: Who may take them; ``faulthandler`` by default from Python 3.13.10 on, as it can crash older ones.
         all_threads: Whether the other threads' stacks are taken once, too.
         locals: Whether local variables of the application's frames are taken.
+        locals_redact: Comma-separated words in names of what is not to be shown of them, beside the built-in ones.
         checkpoint: Which snapshots leave the process at once.
 
     Raises:
@@ -101,6 +103,7 @@ class WatchdogConfig(Settings):
     )
     all_threads: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_ALL_THREADS, boolean, default=False)
     locals: bool = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS, boolean, default=False)
+    locals_redact: str = setting(env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS_REDACT, words, default="")
     checkpoint: str = setting(
         env.OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT, one_of("first", "all", "none"), default="first"
     )
@@ -271,14 +274,6 @@ class ReportsConfig(Settings):
     ) -> ReportsConfig:
         """Read the settings; *overrides* by field name come first, then *environ*, then the defaults."""
         return read(cls, environ, overrides)
-
-
-NOT_IN_EFFECT: Final = frozenset(
-    {
-        env.OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS,
-    }
-)
-"""Variables that this version reads and checks but does not act on yet; the user who sets one is told."""
 
 
 def option_of(variable: str) -> str:

@@ -41,6 +41,10 @@ to see who holds a lock. Default: false."""
 OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS = "OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS"
 """``true``: local variables of the application's frames, redacted and bounded. Default: false."""
 
+OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS_REDACT = "OTEL_PYTHON_INTROSPECT_WATCHDOG_LOCALS_REDACT"
+"""Comma-separated words beside the built-in ones; what has one of them in its name is not shown among local variables.
+Default: unset."""
+
 OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT = "OTEL_PYTHON_INTROSPECT_WATCHDOG_CHECKPOINT"
 """Which snapshots leave the process at once, on a finished child span: ``first``, ``all`` or ``none``. Default:
 ``first``."""

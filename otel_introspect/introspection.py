@@ -34,6 +34,7 @@ from otel_introspect.faults import fail_open, tell_once
 
 if TYPE_CHECKING:
     from otel_introspect.engine.faulthandler_observer import FaulthandlerObserver
+    from otel_introspect.engine.places import TakeLocals
     from otel_introspect.engine.watchdog import Watchdog
     from otel_introspect.profiling.profiler import Profiler
     from otel_introspect.sinks import Sink
@@ -292,9 +293,17 @@ class Introspection:
                         all_threads=self.config.watchdog.all_threads,
                         turned_slow=self.profiler.turned_slow if self.profiles else None,
                         handed=None if self.peek is None else self.peek.handed,
+                        take_locals=self._take_locals(),
                         clock=self._clock,
                     )
         return self._watchdog
+
+    def _take_locals(self) -> TakeLocals | None:
+        if not self.config.watchdog.locals:
+            return None
+        from otel_introspect.engine.locals import LocalsTaker
+
+        return LocalsTaker(self.config.watchdog.locals_redact.split(","), self._clock).take
 
     @property
     def request_trigger(self) -> RequestTrigger:

@@ -39,6 +39,9 @@ REPEATED: Final = "otel_introspect.repeated"
 """int: how many snapshots in a row, this one included, showed the identical stack."""
 STACK_FRAMES: Final = "otel_introspect.stack.frames"
 """string[]: the whole stack, innermost frame first; only where ``code.stacktrace`` had to be cut."""
+STACK_LOCALS: Final = "otel_introspect.stack.locals"
+"""string[]: the variables of the application's frames, innermost first, one text for each frame: ``in function
+(file:line)``, then a line for each variable; only where they were asked for."""
 
 # The event with the other threads.
 THREADS_EVENT: Final = "otel_introspect.threads"

@@ -235,6 +235,17 @@ def text(value: object) -> str:
     raise ValueError(msg)
 
 
+def words(value: object) -> str:
+    """A comma-separated list, or a sequence, of words, each with a letter or a digit in it; empty for none."""
+    each = value.split(",") if isinstance(value, str) else value
+    if isinstance(each, (list, tuple, set, frozenset)) and all(isinstance(word, str) for word in each):
+        stripped = [word.strip() for word in each if word.strip()]
+        if all(any(character.isalnum() for character in word) for word in stripped):
+            return ",".join(stripped)
+    msg = "not a comma-separated list of words, each with a letter or a digit in it"
+    raise ValueError(msg)
+
+
 def dotted_path(value: object) -> str:
     """Where a callable is found: ``package.module.name`` or ``package.module:name``; empty for none."""
     if isinstance(value, str) and (not value or _DOTTED_PATH.fullmatch(value)):

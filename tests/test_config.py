@@ -13,7 +13,6 @@ from otel_introspect import config as configuration
 from otel_introspect.config import (
     FAULTHANDLER_IS_SAFER,
     INTROSPECT_SETTINGS,
-    NOT_IN_EFFECT,
     PREFIX,
     SETTINGS,
     EmailConfig,
@@ -72,6 +71,7 @@ ROWS = [
     ),
     Row(WatchdogConfig, "all_threads", "WATCHDOG_ALL_THREADS", *OFF_THEN_ON),
     Row(WatchdogConfig, "locals", "WATCHDOG_LOCALS", *OFF_THEN_ON),
+    Row(WatchdogConfig, "locals_redact", "WATCHDOG_LOCALS_REDACT", "", " iban, Tax-Id ", "iban,Tax-Id", ("a,-,b", "*")),
     Row(WatchdogConfig, "checkpoint", "WATCHDOG_CHECKPOINT", "first", "All", "all", ("last", "first,all", "0")),
     Row(
         ProfilerConfig,
@@ -206,7 +206,7 @@ def test_the_table_here_is_complete():
     expected = {(config, *pair) for config in SETTINGS for pair in variables_of(config).items()}
 
     assert {(row.config, row.field, PREFIX + row.variable) for row in ROWS} == expected
-    assert len(ROWS) == 39
+    assert len(ROWS) == 40
 
 
 @every_row
@@ -387,15 +387,6 @@ def test_introspect_options():
     assert IntrospectConfig.from_env({}, dataclasses.asdict(options(watchdog_threshold=250))).watchdog.threshold == 250
     with pytest.raises(TypeError):
         options(watchdog_treshold=250)
-
-
-def test_not_in_effect():
-    """
-    What is only read so far: locals.
-    """
-    expected = {PREFIX + row.variable for row in ROWS if row.field == "locals"}
-
-    assert expected == NOT_IN_EFFECT
 
 
 @pytest.mark.parametrize("value", ["shop.views.late", "shop.views:late", "late.html", "errors/too-slow.v2.j2"])

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 import otel_introspect
-from otel_introspect import cli, config, environment_variables, semconv
+from otel_introspect import cli, environment_variables, semconv
 from otel_introspect.config import PREFIX, SETTINGS, option_of
 from otel_introspect.setting import problem, variables_of
 
@@ -38,10 +38,6 @@ _MIDDLEWARE: Final = ("otel_introspect.instrumentation.wsgi", "otel_introspect.i
 _RETURNED: Final = ("otel_introspect.profiles.Profile",)
 
 
-# There are none in a version that acts on all it reads.
-NOT_IN_EFFECT: Final[frozenset[str]] = getattr(config, "NOT_IN_EFFECT", frozenset())
-
-
 class Variable(NamedTuple):
     """One environment variable, as the reference shows it.
 
@@ -51,7 +47,6 @@ class Variable(NamedTuple):
         value: What it takes.
         default: What is in force without it, as one would write it; words where that is nothing.
         said: What its docstring says about the default.
-        in_effect: Whether this version acts on it.
     """
 
     name: str
@@ -59,7 +54,6 @@ class Variable(NamedTuple):
     value: str
     default: str
     said: str
-    in_effect: bool
 
 
 def documented(module: ModuleType) -> dict[str, str]:
@@ -139,7 +133,6 @@ def _variable(name: str, text: str, value: str, default: str) -> Variable:
         value=value,
         default=f"`{default}`" if default else said.rstrip(".") or "unset",
         said=said,
-        in_effect=name not in NOT_IN_EFFECT,
     )
 
 
@@ -157,8 +150,6 @@ def environment_variables_page() -> str:
         for each in group:
             option = option_of(each.name)
             lines += ["", f"### {each.name}", "", each.meaning, ""]
-            if not each.in_effect:
-                lines += ["**Read and checked, but nothing acts on it in this version.**", ""]
             lines += [f"- takes {each.value}", f"- default: {each.said.rstrip('.') or each.default}"]
             lines.append(f"- elsewhere: flag `--introspect_{option}`, keyword and key `{option}`")
     return "\n".join(lines)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from sys import modules
 from types import CodeType, FrameType
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 from weakref import ref
 
 from otel_introspect.engine.native import get_ident
-from otel_introspect.engine.stacks import Capture, capture, outwards
+from otel_introspect.engine.stacks import MAX_COUNTED, Capture, Position, capture, outwards, positions_of, trimmed
+
+if TYPE_CHECKING:
+    from otel_introspect.engine.locals import TakenLocals
 
 TaskState = Literal["running", "awaiting", "switched_out"]
 _MAX_CHAIN: Final = 1000
@@ -20,11 +24,16 @@ _MAX_TASKS: Final = 200
 
 
 class Sighting(NamedTuple):
-    """What was seen at a place: the stack, the thread it is on, and the task's state where there are tasks."""
+    """What was seen at a place: the stack, its thread, the task's state where there are tasks, and the variables."""
 
     capture: Capture
     thread_id: int
     task_state: TaskState | None = None
+    locals: TakenLocals | None = None
+
+
+TakeLocals = Callable[[Sequence[FrameType], Sequence[Position], Capture], "TakenLocals | None"]
+"""Given frames, where each was, and what was kept of that; see ``LocalsTaker.take``."""
 
 
 GREENLETS: Final = "gevent.monkey"
@@ -52,10 +61,20 @@ class Place(Protocol):
         ...
 
 
-def look(place: Place, frames: Mapping[int, FrameType]) -> Sighting | None:
-    """Take down the stack at *place* now, given the innermost frame of each thread; None if there is none."""
+def look(place: Place, frames: Mapping[int, FrameType], take_locals: TakeLocals | None = None) -> Sighting | None:
+    """Take down the stack at *place* now, given the innermost frame of each thread; None if there is none.
+
+    *take_locals* is asked for the variables, of the same frames.
+    """
     stack = place.stack(frames)
-    return None if stack is None else Sighting(capture(stack.frames), stack.thread_id, stack.task_state)
+    if stack is None:
+        return None
+    if take_locals is None:
+        return Sighting(capture(stack.frames), stack.thread_id, stack.task_state)
+    found = list(islice(stack.frames, MAX_COUNTED))
+    positions = positions_of(found)
+    seen = trimmed(positions)
+    return Sighting(seen, stack.thread_id, stack.task_state, take_locals(found, positions, seen))
 
 
 class ThreadPlace:

@@ -13,7 +13,7 @@ from otel_introspect.engine.ownership import is_doorway, is_ours, is_surrounding
 
 MAX_DEPTH: Final = 128
 # A runaway recursion is not counted to its end.
-_MAX_COUNTED: Final = 10_000
+MAX_COUNTED: Final = 10_000
 
 Position = tuple[CodeType, int]
 """A code object and ``f_lasti`` in it. Never hash it: a code object's hash and equality read all its contents."""
@@ -65,7 +65,7 @@ def capture(frames: Iterable[FrameType]) -> Capture:
 
 def positions_of(frames: Iterable[FrameType]) -> list[Position]:
     """Take down *frames* as they are."""
-    return [(frame.f_code, frame.f_lasti) for frame in islice(frames, _MAX_COUNTED)]
+    return [(frame.f_code, frame.f_lasti) for frame in islice(frames, MAX_COUNTED)]
 
 
 def trimmed(positions: Sequence[Position]) -> Capture:
@@ -117,7 +117,7 @@ def described(frames: Iterable[tuple[str, int, str]]) -> Capture:
     For each a code object is made that says so and is never run. Equal frames have the same, so that identical stacks
     are known for that.
     """
-    return trimmed([(_code_of(*frame), 0) for frame in islice(frames, _MAX_COUNTED)])
+    return trimmed([(_code_of(*frame), 0) for frame in islice(frames, MAX_COUNTED)])
 
 
 def _code_of(file: str, line: int, function: str) -> CodeType:

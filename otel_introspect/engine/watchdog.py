@@ -9,16 +9,19 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from itertools import count as counting
 from types import FrameType
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from otel_introspect.engine.clock import Clock, SystemClock
 from otel_introspect.engine.live_table import LiveTable, Watch, next_look
 from otel_introspect.engine.peek import Sight
-from otel_introspect.engine.places import TaskState, look
+from otel_introspect.engine.places import TakeLocals, TaskState, look
 from otel_introspect.engine.stack_text import resolve
 from otel_introspect.engine.stacks import Capture, can_walk_other_threads, current_frames
 from otel_introspect.engine.threads import OtherThreads, other_threads, thread_name
 from otel_introspect.faults import count, fail_open, tell_once
+
+if TYPE_CHECKING:  # loaded only where they are asked for
+    from otel_introspect.engine.locals import TakenLocals
 
 Observer = Literal["thread", "signal", "faulthandler"]
 
@@ -45,6 +48,7 @@ class Snapshot(NamedTuple):
         remaining: How many more the span may get: what room must be left for.
         task_state: What the span's task did, where it runs in one.
         others: The other threads, where they were asked for.
+        locals: The variables of the application's frames, where they were asked for.
     """
 
     taken: int
@@ -58,6 +62,7 @@ class Snapshot(NamedTuple):
     remaining: int
     task_state: TaskState | None = None
     others: OtherThreads | None = None
+    locals: TakenLocals | None = None
 
 
 class Reporter(Protocol):
@@ -91,6 +96,7 @@ class Watchdog:
         all_threads: Whether a span's first snapshot comes with the other threads' stacks.
         turned_slow: Told of each span that has turned slow, on the introspector's thread.
         handed: What the alarm has seen of which spans, to go on with: see ``Peek``.
+        take_locals: Takes the variables of the frames that are seen.
         clock: What time it is.
     """
 
@@ -104,6 +110,7 @@ class Watchdog:
         all_threads: bool = False,
         turned_slow: Callable[[Any, Watch], None] | None = None,
         handed: deque[tuple[Watch, Sight]] | None = None,
+        take_locals: TakeLocals | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._table = table
@@ -114,6 +121,8 @@ class Watchdog:
         self._all_threads = all_threads
         self._turned_slow = turned_slow
         self._handed: deque[tuple[Watch, Sight]] = deque() if handed is None else handed
+        self._take_locals = take_locals
+        self._with_locals: list[tuple[Watch, Snapshot]] = []  # whose variables are still to be shown
         self._clock: Clock = SystemClock() if clock is None else clock
         self._due: list[tuple[int, int, Watch]] = []  # a heap of (monotonic time, tie-breaker, span)
         self._sequence = counting()
@@ -254,6 +263,23 @@ class Watchdog:
                     continue
                 self._look_at(span, watch, at, frames if can_walk else None)
             self._schedule(watch)
+        # Showing variables takes long: by then the other spans have been looked at, and nobody's frames are held.
+        del frames
+        while self._with_locals:
+            with fail_open("taking a snapshot"):
+                self._finish(*self._with_locals.pop(0))
+
+    def _finish(self, watch: Watch, snapshot: Snapshot) -> None:
+        """Have written what was put off, now that there is time for all that belongs to it."""
+        if snapshot.locals is not None and not watch.closed:
+            with fail_open("showing local variables"):
+                snapshot.locals.resolve()
+        # Finding the source lines reads files, and whoever reads a file lets go of the GIL: beside a request that keeps
+        # it for long stretches this may take longer than the request. Then that writes what was put off when it ends.
+        resolve(snapshot.capture)
+        if snapshot.others is not None:
+            snapshot.others.resolve()
+        watch.catch_up()
 
     def _look_at(self, span: Any, watch: Watch, at: int, frames: Mapping[int, FrameType] | None) -> None:  # noqa: ANN401 - see Reporter
         first = not watch.looks
@@ -278,18 +304,16 @@ class Watchdog:
             if snapshot is None:
                 return
             watch.put_off(partial(self._reporter.report, span, snapshot))
-        # Finding the source lines reads files, and whoever reads a file lets go of the GIL: beside a request that keeps
-        # it for long stretches this may take longer than the request. Then that writes what was put off when it ends.
-        resolve(snapshot.capture)
-        if snapshot.others is not None:
-            snapshot.others.resolve()
-        watch.catch_up()
+        if snapshot.locals is None:
+            self._finish(watch, snapshot)
+        else:
+            self._with_locals.append((watch, snapshot))
 
     def _snapshot(self, watch: Watch, at: int, frames: Mapping[int, FrameType]) -> Snapshot | None:
-        sighting = look(watch.place, frames)
+        sighting = look(watch.place, frames, self._take_locals)
         if sighting is None:
             # It went on to something else between the frames' being taken and this look; others may have taken long.
-            sighting = look(watch.place, current_frames())
+            sighting = look(watch.place, current_frames(), self._take_locals)
         if sighting is None:
             count("dropped", "no stack")
             return None
@@ -309,6 +333,7 @@ class Watchdog:
             remaining=self._remaining(watch.looks),
             task_state=sighting.task_state,
             others=others,
+            locals=sighting.locals,
         )
 
     def _schedule(self, watch: Watch) -> None:

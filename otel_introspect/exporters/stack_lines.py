@@ -17,15 +17,18 @@ _MAX_LINES: Final = 200
 _MAX_CHARACTERS: Final = 200
 
 
-def stack_lines(text: str, glyphs: Glyphs = UNICODE) -> list[Line]:
+def stack_lines(text: str, glyphs: Glyphs = UNICODE, variables: Sequence[str] = ()) -> list[Line]:
     """One or two lines for each frame of *text*, most recent call last as it came.
 
     The application's frames have a sign before them, their path in full (so that a terminal makes it a link) and their
     source. A library's frame is dimmed and its path begins inside site-packages; only the innermost has its source.
     What is not a frame (how many were omitted, the heading of a thread) is kept as it is.
+
+    *variables* has a text for some of the frames, innermost first: ``in function (file:line)``, and its variables in
+    the lines below that. They are shown below that frame.
     """
-    given = text.split("\n")
-    lines = list(_lines([line for line in given if line.strip()], glyphs))
+    given = [line for line in text.split("\n") if line.strip()]
+    lines = list(_lines(given, glyphs, _by_frame(given, variables)))
     if len(lines) <= _MAX_LINES:
         return lines
     left_out = len(lines) - _MAX_LINES
@@ -69,12 +72,32 @@ def _is_application(line: str) -> bool:
     return frame is not None and not is_library(frame[2])
 
 
-def _lines(given: list[str], glyphs: Glyphs) -> Iterator[Line]:
+def _by_frame(given: list[str], variables: Sequence[str]) -> dict[int, list[str]]:
+    """The variables of each frame that has any, by the number of its line."""
+    found: dict[int, list[str]] = {}
+    frames = [(index, frame) for index, line in enumerate(given) if (frame := _FRAME.fullmatch(line)) is not None]
+    frames.reverse()
+    for text in variables:
+        where, *lines = text.split("\n")
+        short = _SHORT.fullmatch(where.removeprefix("in "))
+        name = "" if short is None else short[1].rpartition(".")[2]
+        for place, (index, frame) in enumerate(frames):
+            if short is not None and (frame[2], frame[3], frame[4]) == (short[2], short[3], name):
+                found[index] = lines
+                del frames[: place + 1]  # both come innermost first
+                break
+    return found
+
+
+def _lines(given: list[str], glyphs: Glyphs, variables: dict[int, list[str]]) -> Iterator[Line]:
     library: bool | None = None  # whose frame we are in; None outside of any
     indent = 0
+    below: list[str] = []  # what follows the source of the frame that we are in
     for index, raw in enumerate(given):
         frame = _FRAME.fullmatch(raw)
         if frame is not None:
+            yield from _variable_lines(below, glyphs)
+            below = variables.get(index, [])
             path, number, function = frame[2], frame[3], frame[4]
             indent = len(frame[1])
             library = is_library(path)
@@ -99,6 +122,12 @@ def _lines(given: list[str], glyphs: Glyphs) -> Iterator[Line]:
         else:
             library = None
             yield (Segment(_fit(raw.strip(), glyphs), "note"),)
+    yield from _variable_lines(below, glyphs)
+
+
+def _variable_lines(lines: list[str], glyphs: Glyphs) -> Iterator[Line]:
+    for line in lines:
+        yield (Segment("        " + _fit(line.strip(), glyphs), "dim"),)
 
 
 def _fit(text: str, glyphs: Glyphs, length: int = _MAX_CHARACTERS) -> str:

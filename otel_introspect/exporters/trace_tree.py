@@ -271,7 +271,9 @@ class _Renderer:
             frames = attributes.get(semconv.STACK_FRAMES)
             if isinstance(frames, (list, tuple)):
                 stack = with_omitted(stack, [str(frame) for frame in frames])
-            for line in stack_lines(stack, self._glyphs):
+            variables = attributes.get(semconv.STACK_LOCALS)
+            shown = [str(each) for each in variables] if isinstance(variables, (list, tuple)) else []
+            for line in stack_lines(stack, self._glyphs, shown):
                 yield (Segment("  "), *line)
 
     def _culprit(self, attributes: Mapping[str, Any]) -> Iterator[Segment]:

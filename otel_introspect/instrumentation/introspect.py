@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
@@ -12,7 +11,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry import trace
 
 from otel_introspect import environment_variables as env
-from otel_introspect.config import INTROSPECT_SETTINGS, NOT_IN_EFFECT, IntrospectConfig, introspect_options, option_of
+from otel_introspect.config import INTROSPECT_SETTINGS, IntrospectConfig, introspect_options, option_of
 from otel_introspect.faults import fail_open, tell_once
 from otel_introspect.instrumentation import exits
 from otel_introspect.instrumentation.base import BaseInstrumentor
@@ -20,7 +19,7 @@ from otel_introspect.introspection import START_SETTLES, Introspection, activate
 from otel_introspect.metrics import publish
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.profiling import pools
-from otel_introspect.setting import problem, variables_of
+from otel_introspect.setting import variables_of
 
 if TYPE_CHECKING:
     from otel_introspect.processors.event_bridge import EventToSpanEventBridge
@@ -59,7 +58,7 @@ class IntrospectInstrumentor(BaseInstrumentor):
         # An exception from here would keep the launcher from running the instrumentors after this one.
         with fail_open("setting up"):
             config = kwargs.get("config") or IntrospectConfig.from_env(options=kwargs)
-            _tell_what_has_no_effect(kwargs, os.environ)
+            _tell_what_is_unknown(kwargs)
             provider = kwargs.get("tracer_provider")
             introspection = Introspection(
                 config, tracer_provider=provider, logger_provider=kwargs.get("logger_provider")
@@ -132,19 +131,11 @@ class IntrospectInstrumentor(BaseInstrumentor):
                 bridge.is_on = False
 
 
-def _tell_what_has_no_effect(options: Mapping[str, object], environ: Mapping[str, str]) -> None:
+def _tell_what_is_unknown(options: Mapping[str, object]) -> None:
     by_option = {
-        option_of(variable): (variable, settings)
-        for settings in INTROSPECT_SETTINGS
-        for variable in variables_of(settings).values()
+        option_of(variable) for settings in INTROSPECT_SETTINGS for variable in variables_of(settings).values()
     }
-    for option in options.keys() - by_option.keys() - _OTHER_ARGUMENTS:
+    for option in options.keys() - by_option - _OTHER_ARGUMENTS:
         nearest = difflib.get_close_matches(option, by_option, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else f" There are: {', '.join(sorted(by_option))}."
         tell_once(logging.WARNING, "otel_introspect knows no setting %r; it is ignored.%s", option, hint)
-    for option, (variable, settings) in by_option.items():
-        raw = environ.get(variable, "").strip()
-        value = options.get(option)
-        given = value is not None or (raw and problem(settings, variable, raw) is None)
-        if given and variable in NOT_IN_EFFECT:
-            tell_once(logging.WARNING, "%s is understood, but this version does not act on it yet.", variable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.semconv._incubating.attributes.thread_attributes import THREAD_ID, THREAD_NAME
 from opentelemetry.semconv.attributes.code_attributes import (
@@ -31,6 +31,9 @@ from otel_introspect.sinks.budget import SPAN_BYTES, ProcessBudget, SpanLedger, 
 from otel_introspect.sinks.span_events import SpanEventSink, set_attribute
 from otel_introspect.tally import late, tally
 
+if TYPE_CHECKING:  # loaded only where they are asked for
+    from otel_introspect.engine.locals import TakenLocals
+
 # An event's keys and numbers, beside its text.
 _ENVELOPE: Final = 600
 # As much of a URL as has room in that.
@@ -39,6 +42,9 @@ _URL_BYTES: Final = 150
 _RESERVE: Final = 1_300
 # Later snapshots than these are improbable, and are not saved for.
 _LOOKAHEAD: Final = 4
+# What local variables may have at most, and what they leave to the text of each later stack.
+_MAX_LOCALS: Final = 4 * 1024
+_LATER_STACK: Final = 1_000
 # Below this a text says nothing any more.
 _LEAST_TEXT: Final = 200
 
@@ -309,7 +315,27 @@ class SpanReporter:
             frames = self._frames(stack, room, repeated)
             if frames:
                 attributes[semconv.STACK_FRAMES] = frames
+        if snapshot.locals is not None:
+            self._add_locals(snapshot.locals, snapshot.remaining, attributes, ledger)
         return attributes
+
+    def _add_locals(
+        self, taken: TakenLocals, remaining: int, attributes: dict[str, AttributeValue], ledger: SpanLedger
+    ) -> None:
+        """Add the variables, within what the stack has left, and what the stacks that are to come will need."""
+        from otel_introspect.engine.locals import elements  # loaded already, or there would be none
+
+        already = size_of(semconv.STACK_SNAPSHOT_EVENT, attributes)
+        later = min(remaining, _LOOKAHEAD) * (min(_LATER_STACK, self._max_bytes) + _ENVELOPE)
+        room = ledger.left - ledger.reserved - already - later - len(semconv.STACK_LOCALS)
+        texts = elements(taken, self._max_bytes, min(room, _MAX_LOCALS))
+        if not texts:
+            return
+        with_locals: dict[str, AttributeValue] = {**attributes, semconv.STACK_LOCALS: texts}
+        if self._budget.has_room(size_of(semconv.STACK_SNAPSHOT_EVENT, with_locals)):
+            attributes[semconv.STACK_LOCALS] = texts
+        else:  # the process has none for them; it may have for the stack
+            count("dropped", "locals: no room")
 
     def _frames(self, stack: StackText, room: int, repeated: int) -> list[str]:
         """The whole stack, a line each, if it fits; of a stack that has been shown before, all of it or nothing."""

@@ -54,16 +54,6 @@ def test_every_variable_is_looked_at(variable):
     assert variable in finding.message
 
 
-def test_a_variable_without_effect_in_this_version_is_a_note():
-    """
-    A variable that is understood but not yet acted on is said to have no effect.
-    """
-    finding = one(settings.variables(with_environ({f"{PREFIX}WATCHDOG_LOCALS": "true"})))
-
-    assert finding.level is Level.NOTE
-    assert "WATCHDOG_LOCALS=true is understood, but has no effect in this version (0.1.0)" in finding.message
-
-
 def test_the_key_is_never_shown():
     """
     The profiler's key and passwords in a URL are masked.

@@ -12,7 +12,6 @@ import pytest
 from documents import DOCS, tool
 
 import otel_introspect
-from otel_introspect import config as configuration
 from otel_introspect import environment_variables, semconv
 from otel_introspect.cli import main
 from otel_introspect.config import PREFIX, SETTINGS
@@ -20,7 +19,6 @@ from otel_introspect.setting import problem, read, variables_of
 from otel_introspect.triggers.refusal import Reason
 
 reference = tool("reference")
-NOT_IN_EFFECT = getattr(configuration, "NOT_IN_EFFECT", frozenset())
 VARIABLES = {name for name in vars(environment_variables) if name.startswith(PREFIX)}
 FIELDS = {variable: (config, field) for config in SETTINGS for field, variable in variables_of(config).items()}
 
@@ -53,16 +51,6 @@ def test_every_variable_has_a_meaning(variables):
     empty = [each.name for group in reference.variables().values() for each in group if not each.meaning]
 
     assert empty == []
-    assert "**Read and checked, but nothing acts on it" in variables or not NOT_IN_EFFECT
-
-
-def test_what_is_not_in_effect_is_said():
-    """
-    Just those variables are said to be without effect of which the user who sets one is told so.
-    """
-    without = {each.name for group in reference.variables().values() for each in group if not each.in_effect}
-
-    assert without == NOT_IN_EFFECT
 
 
 @pytest.mark.parametrize("variable", sorted(VARIABLES & FIELDS.keys()))

@@ -142,6 +142,46 @@ def test_omitted_frames_of_the_application_are_put_back(make_span, make_snapshot
     ]
 
 
+def test_variables_are_shown_below_their_frame(make_span, make_snapshot):
+    """
+    The variables of a frame stand below its source, those of a function that calls itself with the right one of them.
+    """
+    stack = "\n".join(
+        f'  File "/srv/shop/{file}.py", line {line}, in {name}\n    {source}'
+        for file, line, name, source in [
+            ("views", 42, "checkout", "reserve(article)"),
+            ("stock", 7, "reserve", "reserve(part)"),
+            ("stock", 7, "reserve", "reserve(part)"),
+            ("stock", 5, "reserve", "sleep(1)"),
+        ]
+    )
+    variables = (
+        "in Stock.reserve (/srv/shop/stock.py:5)\n    part = 3",
+        "in Stock.reserve (/srv/shop/stock.py:7)\n    part = 2\n    [5 more not shown]",
+        "in gone (/srv/shop/stock.py:9)\n    part = 9",
+        "nonsense \x1b[31m",
+        "in checkout (/srv/shop/views.py:42)\n    article = 'x'\x1b[31m",
+    )
+    snapshot = make_snapshot(stack, **{"otel_introspect.stack.locals": variables})
+    lines = [plain(line).strip("│ ") for line in render(by_trace([make_span(events=(snapshot,))])[0])]
+    below = lines[next(index for index, line in enumerate(lines) if "views.py" in line) :]
+
+    assert below == [
+        '> File "/srv/shop/views.py", line 42, in checkout',
+        "reserve(article)",
+        r"article = 'x'\x1b[31m",
+        '> File "/srv/shop/stock.py", line 7, in reserve',
+        "reserve(part)",
+        '> File "/srv/shop/stock.py", line 7, in reserve',
+        "reserve(part)",
+        "part = 2",
+        "[5 more not shown]",
+        '> File "/srv/shop/stock.py", line 5, in reserve',
+        "sleep(1)",
+        "part = 3",
+    ]
+
+
 def test_a_thread_that_waits_for_work_shows_its_innermost_frame(make_span):
     """
     Of another thread's stack with nothing of the application's in it only the innermost frame is shown.
@@ -377,6 +417,7 @@ KEYS = st.one_of(
             "otel_introspect.profile.duration_ms",
             "otel_introspect.profile.url",
             "otel_introspect.stack.frames",
+            "otel_introspect.stack.locals",
             "exception.stacktrace",
             "code.function.name",
             "code.file.path",

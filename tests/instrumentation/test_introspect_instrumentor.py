@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import os
 import sys
 import threading
 import types
@@ -14,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_introspect import faults, introspection
-from otel_introspect.config import NOT_IN_EFFECT, PREFIX, IntrospectConfig, WatchdogConfig, option_of
+from otel_introspect.config import PREFIX, IntrospectConfig, WatchdogConfig
 from otel_introspect.engine.introspector import INTROSPECTOR_NAME
 from otel_introspect.instrumentation import introspect
 from otel_introspect.instrumentation.introspect import IntrospectInstrumentor
@@ -25,7 +26,7 @@ from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch):
     """The tests' own environment says nothing, and threads are threads."""
-    for variable in list(introspect.os.environ):
+    for variable in list(os.environ):
         if variable.startswith(PREFIX) or variable == "OTEL_PYTHON_EXCLUDED_URLS":
             monkeypatch.delenv(variable)
     monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
@@ -189,49 +190,6 @@ def test_what_opentelemetry_itself_passes(instrumentor, provider, caplog):
     instrumentor.instrument(tracer_provider=provider, meter_provider=None, logger_provider=object())
 
     assert said(caplog) == []
-
-
-@pytest.mark.parametrize("variable", sorted(NOT_IN_EFFECT))
-def test_a_variable_that_has_no_effect_yet(instrumentor, provider, monkeypatch, caplog, variable):
-    """
-    Who sets what this version does not act on is told so, once.
-    """
-    good = next(raw for raw in GOOD if introspect.problem(SETTINGS_OF[variable], variable, raw) is None)
-    monkeypatch.setenv(variable, good)
-    for _ in range(2):
-        instrumentor.instrument(tracer_provider=provider)
-        instrumentor.uninstrument()
-
-    assert said(caplog) == [f"{variable} is understood, but this version does not act on it yet."]
-
-
-GOOD = ("5", "true", "first", "sampler", "slow", "shop.views.late", "0.5")
-SETTINGS_OF = {
-    variable: settings
-    for settings in introspect.INTROSPECT_SETTINGS
-    for variable in introspect.variables_of(settings).values()
-}
-
-
-def test_an_option_that_has_no_effect_yet(instrumentor, provider, caplog):
-    """
-    The same holds for a keyword; and a value that is not understood is only told as that.
-    """
-    name = PREFIX + "WATCHDOG_LOCALS"
-    instrumentor.instrument(tracer_provider=provider, **{option_of(name): "true"})
-
-    assert said(caplog) == [f"{name} is understood, but this version does not act on it yet."]
-
-
-def test_a_bad_variable_that_has_no_effect_yet(instrumentor, provider, monkeypatch, caplog):
-    """
-    A bad value of such a variable has one warning, not two.
-    """
-    monkeypatch.setenv(PREFIX + "WATCHDOG_LOCALS", "soon")
-    instrumentor.instrument(tracer_provider=provider)
-
-    (message,) = said(caplog)
-    assert message.startswith(f"{PREFIX}WATCHDOG_LOCALS='soon' is neither true nor false")
 
 
 def test_log_records_that_nobody_takes(instrumentor, provider, monkeypatch, caplog):
@@ -435,7 +393,6 @@ def broken(*_args, **_kwargs):
         "activate",
         "on_first_use",
         "variables_of",
-        "problem",
         "tell_once",
         "trace.get_tracer_provider",
         "difflib.get_close_matches",

@@ -25,6 +25,7 @@ BAD = {
     "WATCHDOG_OBSERVERS": "neighbour",
     "WATCHDOG_ALL_THREADS": "yes",
     "WATCHDOG_LOCALS": "1",
+    "WATCHDOG_LOCALS_REDACT": "*",
     "WATCHDOG_CHECKPOINT": "sometimes",
     "PROFILER_TRIGGERS": "gun",
     "PROFILER_INTERVAL": "0",

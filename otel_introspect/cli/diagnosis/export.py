@@ -41,7 +41,7 @@ _ATTRIBUTES: Final = "OTEL_ATTRIBUTE_COUNT_LIMIT"
 _ATTRIBUTES_OF_EVENTS: Final = "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT"
 _LIMITS: Final = (_LENGTH, _EVENTS, _ATTRIBUTES, _ATTRIBUTES_OF_EVENTS)
 # The attributes of a stack_snapshot event at most: see the design's table.
-_EVENT_ATTRIBUTES: Final = 14
+_EVENT_ATTRIBUTES: Final = 15
 # What MAX_ATTRIBUTE_BYTES can be at least.
 _MIN_ATTRIBUTE_BYTES: Final = 64
 

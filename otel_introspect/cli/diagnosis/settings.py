@@ -12,7 +12,6 @@ from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
 from otel_introspect.cli.diagnosis.surroundings import OUR_DISTRIBUTION, Surroundings
 from otel_introspect.config import (
     FAULTHANDLER_IS_SAFER,
-    NOT_IN_EFFECT,
     PREFIX,
     SETTINGS,
     EvidenceConfig,
@@ -42,7 +41,6 @@ KNOWN: Final = frozenset(name for name in vars(env) if name.startswith(PREFIX))
 def variables(here: Surroundings) -> Iterator[Finding]:
     """Each variable of ours that is set: its value in force, or why it is not understood."""
     effective = effective_settings(here.environ)
-    version = here.versions.get(OUR_DISTRIBUTION, "")
     for config in SETTINGS:
         defaults = _shown_values(config())
         for variable in variables_of(config).values():
@@ -56,9 +54,6 @@ def variables(here: Surroundings) -> Iterator[Finding]:
                 yield problem(
                     "variable", f"{said} It is ignored; the default, {default}, is in force.", "Correct it or unset it."
                 )
-            elif variable in NOT_IN_EFFECT:
-                message = f"{variable}={effective[variable]} is understood, but has no effect in this version"
-                yield note("variable", f"{message} ({version})." if version else f"{message}.")
             else:
                 yield ok("variable", f"{variable}={effective[variable]}")
     yield from _general_excluded_urls(here)

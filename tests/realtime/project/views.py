@@ -74,6 +74,35 @@ def decorated(request):
     return HttpResponse("decorated")
 
 
+def variables(request):
+    """Has variables of which some would ask the database, some are nobody's business; says how often it was asked."""
+    from django.contrib.auth.models import User
+    from django.db.backends.utils import CursorWrapper
+    from django.utils.functional import SimpleLazyObject
+
+    asked = []
+    execute = CursorWrapper.execute
+
+    def counting(cursor, *given, **named):
+        asked.append(given)
+        return execute(cursor, *given, **named)
+
+    CursorWrapper.execute = counting  # for every connection: whoever else reads them does so on another thread
+    try:
+        customers = User.objects.filter(is_active=True)
+        customer = SimpleLazyObject(customers.get)
+        user = User(id=7, username="bob", password="hunter2zzz")
+        deferred = User.from_db("default", ["id"], [8])
+        session_key = credentials = "hunter2zzz"
+        environ = {"HTTP_AUTHORIZATION": "Bearer hunter2zzz", "REQUEST_METHOD": "GET"}
+        url = "postgres://shop:hunter2zzz@db/shop"
+        sleeping_helper(seconds_of(request))
+        del customers, customer, user, deferred, session_key, credentials, environ, url
+    finally:
+        CursorWrapper.execute = execute
+    return HttpResponse(str(len(asked)))
+
+
 def crowded(request):
     """Fills its span to the last event and nearly to the last attribute."""
     span = trace.get_current_span()
