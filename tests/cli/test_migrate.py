@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from old_settings import SAMPLES
 
 from otel_introspect import environment_variables
 from otel_introspect.cli import main
@@ -199,6 +200,23 @@ def test_all_of_geordi(write):
     assert [line.split("=")[0] for line in proposed] == [f"export {names.KEY}", f"export {names.ALLOW}"]
     for said in ("GEORDI_CELERY, settings.py:4", "GEORDI_GPROF2DOT_OPTIONS", "remove 'geordi' from INSTALLED_APPS"):
         assert said in comments
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_settings_as_they_are_found(write, name):
+    """
+    Files as they are found in projects become what is sure about them, and lines to be completed for the rest.
+    """
+    sample = SAMPLES[name]
+    variables, proposed, comments = migrated(write, sample.text)
+
+    def full(variable):
+        return variable if variable.startswith("OTEL_") else PREFIX + variable
+
+    assert variables == {full(variable): value for variable, value in sample.variables.items()}
+    assert [line.split("=")[0] for line in proposed] == [f"export {full(each)}" for each in sample.proposed]
+    for each in sample.said:
+        assert each in comments
 
 
 def test_mail_needs_both_addresses(write):

@@ -214,9 +214,12 @@ class Advice:
             self.tasks.append(Task(f"DOGSLOW_EMAIL_TO, DOGSLOW_EMAIL_FROM: {only}"))
 
     def _logger(self) -> Iterator[str]:
-        if self._last("DOGSLOW_LOGGER", default=None) is not None:
-            self._by_hand("DOGSLOW_LOGGER")
+        loggers = [each for each in self._traces.of("DOGSLOW_LOGGER") if each.value is not None]
+        self._by_hand("DOGSLOW_LOGGER")
+        if any(not each.condition for each in loggers):
             yield names.LOGGING
+        elif loggers:
+            self.tasks.append(Task(f"where that logger is set, add {names.LOGGING} to {names.TRACES_EXPORTER}"))
 
     def _files(self) -> Iterator[str]:
         is_on = self._last("DOGSLOW_LOG_TO_FILE", default=True)
