@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import textwrap
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -717,6 +718,39 @@ def test_any_value(tmp_path, value):
     variables, _, _ = parsed(result.stdout)
     threshold = variables.get(THRESHOLD, "1")
     assert threshold.isdigit()
+
+
+EXPRESSIONS = st.recursive(
+    st.integers(-99, 99).map(repr)
+    | st.floats(-9, 9).map(repr)
+    | st.sampled_from(["'a'", "'7'", "True", "None", "SLOW"]),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "//", "%", "**", "and", "<", "in"]), inner).map(
+            lambda each: f"({' '.join(each)})"
+        )
+        | st.lists(inner, max_size=3).map(lambda each: f"[{', '.join(each)}]")
+        | st.tuples(st.sampled_from(["-", "+", "~", "not ", "int", "float", "str", "len"]), inner).map(
+            "({0[0]}({0[1]}))".format
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=EXPRESSIONS)
+def test_what_is_worked_out_is_what_python_would_say(text):
+    """
+    The value of an expression is the one that running it would give, or it is said not to be known.
+    """
+    found = value_of(ast.parse(text, mode="eval").body, {"SLOW": 7})
+    if found is UNKNOWN:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Python thinks of such expressions
+        actual = eval(text, {"SLOW": 7})
+
+    assert repr(found) == repr(actual)
 
 
 def test_deep_and_wide_files():
