@@ -68,7 +68,7 @@ SAMPLES = {
             "WATCHDOG_THRESHOLD": "25000",
             "EMAIL_TO": "errors@example.org",
             "EMAIL_FROM": "no-reply@example.org",
-            "REPORTS_DIR": "/tmp",
+            "REPORTS_DIR": "/tmp/slow-requests",
             "OTEL_TRACES_EXPORTER": "otlp,introspect_email,introspect_logging,introspect_files",
         },
         ("PROFILER_STORE", "PROFILER_KEY", "PROFILER_ALLOW"),

@@ -230,6 +230,40 @@ def test_mail_needs_both_addresses(write):
     assert "no mail was sent" in comments
 
 
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ("'Ops <ops@example.org>'", "ops@example.org"),
+        ("['Ops <a@b.c>', 'd@e.f']", "a@b.c,d@e.f"),
+        ("'a@b.c, \"D, E\" <d@e.f>'", "a@b.c,d@e.f"),
+        ("'nobody'", None),
+        ("[]", None),
+        ("['a@b.c', 3]", None),
+    ],
+)
+def test_addresses(write, addresses, expected):
+    """
+    Who gets the mails is a list of addresses without names; what holds something else is left to the user.
+    """
+    text = f"DOGSLOW_EMAIL_TO = {addresses}\nDOGSLOW_EMAIL_FROM = 'Shop <no-reply@example.org>'\n"
+    variables, proposed, _ = migrated(write, text)
+
+    assert variables.get(names.EMAIL_TO) == expected
+    assert variables[names.EMAIL_FROM] == "Shop <no-reply@example.org>"
+    assert ("OTEL_TRACES_EXPORTER" in variables) == (expected is not None)
+    assert bool(proposed) == (expected is None)
+
+
+@pytest.mark.parametrize("directory", ["/tmp", "/tmp/", "/var/tmp"])
+def test_a_directory_of_all_users(write, directory):
+    """
+    Reports can't be written where other users may write; they get a directory of their own in there.
+    """
+    variables, _, _ = migrated(write, f"DOGSLOW_OUTPUT = {directory!r}\n")
+
+    assert variables[names.REPORTS_DIR] == directory.rstrip("/") + "/slow-requests"
+
+
 def test_an_exporter_that_lacks_something(write):
     """
     Where a directory or an address is not known, its exporter is not switched on before it is.
@@ -335,23 +369,23 @@ def test_other_ways_to_assign(write):
         DOGSLOW_TIMER: int = 3
         DOGSLOW_EMAIL_TO = ["a@b.c"]
         DOGSLOW_EMAIL_TO += ["d@e.f"]
-        DOGSLOW_EMAIL_FROM, DOGSLOW_OUTPUT = "g@h.i", "/tmp"
+        DOGSLOW_EMAIL_FROM, DOGSLOW_OUTPUT = "g@h.i", "/srv/slow/"
         """,
     )
 
     assert variables[names.EMAIL_TO] == "a@b.c,d@e.f"
     assert variables[names.EMAIL_FROM] == "g@h.i"
-    assert variables[names.REPORTS_DIR] == "/tmp"
+    assert variables[names.REPORTS_DIR] == "/srv/slow"
 
 
 def test_another_encoding(write):
     """
     A file is read in the encoding that it declares.
     """
-    text = "# -*- coding: latin-1 -*-\nDOGSLOW_EMAIL_TO = 'Jörg <j@b.c>'\nDOGSLOW_EMAIL_FROM = 'a@b.c'\n"
+    text = "# -*- coding: latin-1 -*-\nDOGSLOW_EMAIL_TO = 'a@b.c'\nDOGSLOW_EMAIL_FROM = 'Jörg <j@b.c>'\n"
     result = run(write(text.encode("latin-1")))
 
-    assert parsed(result.stdout)[0][names.EMAIL_TO] == "Jörg <j@b.c>"
+    assert parsed(result.stdout)[0][names.EMAIL_FROM] == "Jörg <j@b.c>"
 
 
 # In code and templates.
@@ -544,16 +578,17 @@ def test_a_shell_takes_it(write):
     page = run(
         write(
             """
-            DOGSLOW_EMAIL_TO = "a 'b' $HOME `id` \\\\ # <a@b.c>"
-            DOGSLOW_EMAIL_FROM = '"; echo hacked; "'
-            DOGSLOW_OUTPUT = "/tmp/$(id)"
+            DOGSLOW_OUTPUT = "a 'b' $HOME `id` \\\\ #"
+            GEORDI_OUTPUT_DIR = '"; echo hacked; "'
+            DOGSLOW_EMAIL_TO = "a@b.c"
+            DOGSLOW_EMAIL_FROM = "$(id) <d@e.f>"
             """
         )
     ).stdout
-    show = f'printf "%s\\n" "${names.EMAIL_TO}" "${names.EMAIL_FROM}" "${names.REPORTS_DIR}"'
+    show = f'printf "%s\\n" "${names.REPORTS_DIR}" "${names.STORE}" "${names.EMAIL_FROM}"'
     done = subprocess.run(["sh", "-c", f"{page}\n{show}"], capture_output=True, text=True, check=True)
 
-    assert done.stdout.splitlines() == ["a 'b' $HOME `id` \\ # <a@b.c>", '"; echo hacked; "', "/tmp/$(id)"]
+    assert done.stdout.splitlines() == ["a 'b' $HOME `id` \\ #", '"; echo hacked; "', "$(id) <d@e.f>"]
     assert done.stderr == ""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import getaddresses, parseaddr
 from math import isfinite
 from typing import Final, NamedTuple
 
@@ -13,6 +15,10 @@ from otel_introspect.cli.migration.traces import MIDDLEWARE, SWITCH, Import, Set
 DOGSLOW_TIMER: Final = 25
 """The seconds that dogslow takes where its setting is missing."""
 _MAX_MS: Final = 2**31 - 1
+_ADDRESS: Final = re.compile(r"[^\s@<>,;:\"()\\]+@[^\s@<>,;:\"()\\]+")
+# Reports are written where no other user may write, and /tmp is what dogslow's own documentation has.
+_SHARED: Final = frozenset({"/tmp", "/var/tmp", "/dev/shm"})  # noqa: S108 - so that they are not used
+_OWN_DIRECTORY: Final = "slow-requests"
 
 
 class Variable(NamedTuple):
@@ -81,15 +87,28 @@ def _text(value: object) -> str:
     return value.strip()
 
 
+def _directory(value: object) -> str:
+    path = _text(value).rstrip("/") or "/"
+    return f"{path}/{_OWN_DIRECTORY}" if path in _SHARED else path
+
+
+def _sender(value: object) -> str:
+    text = _text(value)
+    _bare(parseaddr(text)[1])
+    return text
+
+
 def _addresses(value: object) -> str:
-    addresses = [_text(each) for each in (value if isinstance(value, list) else [value])]
-    if not addresses:
-        why = "it is empty"
+    """Comma-separated, without the names of those who have them."""
+    texts = [_text(each) for each in (value if isinstance(value, list) else [value])]
+    return ",".join(_bare(address) for _, address in getaddresses(texts)) or _bare("")
+
+
+def _bare(address: str) -> str:
+    if not _ADDRESS.fullmatch(address):
+        why = "it is no address such as ops@example.org"
         raise ValueError(why)
-    if any(names.EMAIL_TO_SEPARATOR in each for each in addresses) and isinstance(value, list):
-        why = "an address has a comma in it"
-        raise ValueError(why)
-    return names.EMAIL_TO_SEPARATOR.join(addresses)
+    return address
 
 
 def _boolean(value: object) -> str:
@@ -99,10 +118,15 @@ def _boolean(value: object) -> str:
 COUNTERPARTS: Final[Mapping[str, _Counterpart]] = {
     "DOGSLOW_TIMER": _Counterpart(names.THRESHOLD, _milliseconds, "seconds there, milliseconds here", "25000"),
     "DOGSLOW_OUTPUT": _Counterpart(
-        names.REPORTS_DIR, _text, f"the directory of reports, which {names.FILES} writes", "/var/log/slow"
+        names.REPORTS_DIR,
+        _directory,
+        f"for the reports that {names.FILES} writes, a directory in which no other user may write",
+        "/var/log/slow",
     ),
-    "DOGSLOW_EMAIL_TO": _Counterpart(names.EMAIL_TO, _addresses, f"mails are sent by {names.EMAIL}", "ops@example.org"),
-    "DOGSLOW_EMAIL_FROM": _Counterpart(names.EMAIL_FROM, _text, "the mails' sender", "no-reply@example.org"),
+    "DOGSLOW_EMAIL_TO": _Counterpart(
+        names.EMAIL_TO, _addresses, f"mails are sent by {names.EMAIL}; addresses only, without names", "ops@example.org"
+    ),
+    "DOGSLOW_EMAIL_FROM": _Counterpart(names.EMAIL_FROM, _sender, "the mails' sender", "no-reply@example.org"),
     "DOGSLOW_STACK_VARS": _Counterpart(
         names.LOCALS, _boolean, "of the application's frames only, redacted and bounded", "true"
     ),
