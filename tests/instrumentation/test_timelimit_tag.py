@@ -18,14 +18,21 @@ import pytest
 pytest.importorskip("django")
 
 import deadline_site  # noqa: F401 - it sets Django up
+from django.http import HttpResponse
 from django.template import Context, Engine, Library, TemplateSyntaxError
+from django.test import Client, override_settings
+from django.urls import path
+from opentelemetry.instrumentation.django import DjangoInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 from otel_introspect import DeadlineExceeded, Quota, disable_timeouts, timeout, timeouts
+from otel_introspect.config import IntrospectConfig, TimeoutConfig
 from otel_introspect.errors import RequestInterrupted
+from otel_introspect.instrumentation.django import IntrospectDjangoInstrumentor
+from otel_introspect.introspection import Introspection, activate
 
 FOREVER = 20.0
 LIBRARY = "otel_introspect.instrumentation.django.templatetags.timelimit"
@@ -377,7 +384,7 @@ def test_blocks_inside_are_found():
     A block that stands in the tag can be overridden by a child template, whichever part it is in.
     """
     base = (
-        "{% load timelimit slow %}<{% timelimit 0.05 %}{% block main %}{% endblock %}"
+        "{% load timelimit slow %}<{% timelimit 0.2 %}{% block main %}{% endblock %}"
         "{% else %}{% block late %}{% endblock %}{% endtimelimit %}>"
     )
     child = (
@@ -529,6 +536,52 @@ def test_somebody_else_s_handler_is_given_back():
         assert signal.getsignal(signal.SIGALRM) is mine
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+# In a request.
+
+
+def slow_page(request):
+    text = "{% timelimit limit %}{% sleep 20 %}{% else %}late{% endtimelimit %}"
+    return HttpResponse(render(text, {"limit": request.GET["limit"]}))
+
+
+urlpatterns = [path("page", slow_page)]
+
+
+@pytest.fixture(name="get")
+def _get():
+    """Asks for the page, of which the whole may take 500 ms."""
+    provider = TracerProvider()
+    DjangoInstrumentor().instrument(tracer_provider=provider)
+    instrumentor = IntrospectDjangoInstrumentor()
+    instrumentor.instrument()
+    activate(Introspection(IntrospectConfig(timeout=TimeoutConfig(timeout=500)), tracer_provider=provider))
+
+    with override_settings(ROOT_URLCONF=__name__):
+        yield lambda limit: Client(raise_request_exception=False).get("/page", {"limit": limit})
+
+    instrumentor.uninstrument()
+    DjangoInstrumentor().uninstrument()
+    provider.shutdown()
+
+
+def test_a_request_in_time(get):
+    """
+    A request whose page has been cut short by the tag, within its own deadline, is answered as any other.
+    """
+    response = get("0.05")
+
+    assert (response.status_code, response.content) == (200, b"late")
+
+
+def test_a_request_past_its_deadline(get):
+    """
+    A request whose own deadline comes before the tag's is answered with 503, and not with the tag's other part.
+    """
+    response = get("10")
+
+    assert (response.status_code, response.content) == (503, b"The request took too long.\n")
 
 
 # How it is found.
