@@ -76,7 +76,7 @@ def _unary(operation: ast.unaryop, value: object) -> object:
     if isinstance(operation, ast.Not):
         return not value
     if isinstance(value, (int, float)) and isinstance(operation, (ast.USub, ast.UAdd)):
-        return -value if isinstance(operation, ast.USub) else value
+        return -value if isinstance(operation, ast.USub) else +value
     return UNKNOWN
 
 

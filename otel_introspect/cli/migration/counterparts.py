@@ -278,8 +278,12 @@ class Advice:
         self._each("GEORDI_OUTPUT_DIR")
         self._by_hand("GEORDI_CELERY")
         self._by_hand("GEORDI_GPROF2DOT_OPTIONS")
-        why = "signs the links with which anybody may profile one request: see `otel-introspect sign --help`"
-        self.variables.append(Variable(names.KEY, "a long random text", why, is_sure=False))
+        why = (
+            "the secret that signs links with which one request is profiled, by `otel-introspect sign`:"
+            " python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+        # Empty is unset: an example would be somebody's secret one day.
+        self.variables.append(Variable(names.KEY, "", why, is_sure=False))
         why = "geordi let superusers in; a function(request) of yours that says whether this is one lets them in again"
         self.variables.append(Variable(names.ALLOW, "yourproject.access.is_superuser", why, is_sure=False))
 
