@@ -76,6 +76,11 @@ class LazyGroup(click.Group):
             "doctor",
             "Say what it will do in this environment, and what is wrong.",
         ),
+        "migrate": (
+            "otel_introspect.cli.migrate",
+            "migrate",
+            "Say which variables replace the settings of dogslow, geordi and their kin.",
+        ),
         "ps": ("otel_introspect.cli.ps", "ps", "Show the requests in flight, in every worker, and where they are."),
         "recover": (
             "otel_introspect.cli.recover",
