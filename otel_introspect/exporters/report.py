@@ -19,7 +19,6 @@ from otel_introspect.exporters.styled import harmless, shortened
 MAX_BYTES: Final = 64 * 1024
 """How long a report's text is at most, in UTF-8."""
 
-_LOCALS: Final = "otel_introspect.stack.locals"
 _MAX_SUBJECT: Final = 180
 _MAX_FIELD: Final = 2000
 _MAX_KEY: Final = 200
@@ -234,7 +233,7 @@ def _stacks(span: SpanView) -> Iterator[str]:
         if not same:
             yield from _stack(given)
         before = given.get(_STACK)
-        held = given.get(_LOCALS)
+        held = given.get(semconv.STACK_LOCALS)
         if isinstance(held, (list, tuple)) and held:
             yield from ("", "  Locals:")
             for each in held[:_MAX_LOCALS]:

@@ -11,8 +11,6 @@ from collector_files import ROOT, parse, text
 
 from otel_introspect import metrics, semconv
 
-# What comes with WATCHDOG_LOCALS.
-LOCALS = "otel_introspect.stack.locals"
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if path.is_file())
 DASHBOARD = "grafana/dashboards/slow-requests.json"
 _OURS = re.compile(r"otel_introspect(?:\.[a-z_]+)+")
@@ -27,11 +25,7 @@ def ours(module):
     }
 
 
-NAMES = (
-    ours(semconv)
-    | ours(metrics)
-    | {LOCALS, "otel_introspect.server", "otel_introspect.outcome", "otel_introspect.reason"}
-)
+NAMES = ours(semconv) | ours(metrics) | {"otel_introspect.server", "otel_introspect.outcome", "otel_introspect.reason"}
 
 
 @pytest.mark.parametrize("name", FILES)
