@@ -69,10 +69,16 @@ _POLICIES = {
 
 
 class Sampler:
-    """The spans of one trace, as they come; ``at`` is in seconds since the first."""
+    """The spans of one trace, as they come; ``at`` is in seconds since the first.
 
-    def __init__(self, config):
+    Args:
+        config: What the processor is told.
+        traces_per_second: How many others come, and are dropped.
+    """
+
+    def __init__(self, config, traces_per_second=1):
         self.config = config
+        self.traces_per_second = traces_per_second
         self.wait = int(config["decision_wait"].removesuffix("s"))
         self.waiting = []
         self.kept = []
@@ -82,7 +88,7 @@ class Sampler:
         self.let_pass(at)
         if self.decided is None:
             self.waiting.append(message)
-        elif self.decided or self._forgotten():
+        elif self.decided or self._is_forgotten(at):
             self._decide_alone(message)
 
     def let_pass(self, at):
@@ -91,9 +97,11 @@ class Sampler:
             self.kept += self.waiting if self.decided else []
             self.waiting = []
 
-    def _forgotten(self):
-        # A dropped trace's id is remembered for num_traces newer ones, or for as long as the cache says.
-        return not self.config["decision_cache"].get("non_sampled_cache_size")
+    def _is_forgotten(self, at):
+        # Late spans inherit the decision while it is remembered: in the cache of dropped traces, or, where there is
+        # none, among the num_traces that are in memory, decided ones too.
+        size = self.config["decision_cache"].get("non_sampled_cache_size") or self.config["num_traces"]
+        return (at - self.wait) * self.traces_per_second > size
 
     def _decide_alone(self, message):
         remembered = self.decided and self.config["decision_cache"].get("sampled_cache_size")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from collector_files import COLLECTORS, collector, components, parse, placeholders
-from known_options import COMPONENTS, TEMPO, problems
+from known_options import COMPONENTS, RETRY, TEMPO, problems
 
 MIB = 1024 * 1024
 OTLP_GRPC_LIMIT = 4 * MIB
@@ -107,6 +107,54 @@ def test_batches_are_made_by_bytes(name):
         assert ONE_SPAN * 4 <= batch["min_size"] <= batch["max_size"] <= limit
         assert batch["max_size"] <= queue["queue_size"]
     assert queues
+
+
+@every_collector
+def test_the_memory_limit_has_room_for_the_queues(name):
+    """
+    Twice what all queues may hold is below the limit from which data is refused: each pipeline's exporter has its own.
+    """
+    config = collector(name)
+    limiter = config["processors"]["memory_limiter"]
+    waiting = 0
+    for pipeline in config["service"]["pipelines"].values():
+        for each in pipeline["exporters"]:
+            given = config["exporters"][each]
+            given = given["protocol"]["otlp"] if each == "load_balancing" else given
+            waiting += given.get("sending_queue", {}).get("queue_size", 0)
+
+    assert waiting * 2 <= (limiter["limit_mib"] - limiter["spike_limit_mib"]) * MIB
+
+
+def test_the_kafka_receiver_s_backoff_is_complete():
+    """
+    All of error_backoff is given, as its defaults are no pause at all, and a message that can't be read stops nothing.
+    """
+    receiver = collector("otelcol-scale/gateway-sampling-from-kafka.yaml")["receivers"]["kafka"]
+
+    assert set(receiver["error_backoff"]) == set(RETRY)
+    assert receiver["error_backoff"]["initial_interval"] != "0s"
+    assert receiver["error_backoff"]["multiplier"] > 1
+    assert receiver["message_marking"] == {"after": True, "on_permanent_error": True}
+
+
+def test_kafka_holds_what_the_backends_can_t_take():
+    """
+    Behind Kafka nothing is given up: tail_sampling drops what an exporter refuses, so exporters have it wait instead.
+    """
+    for kind, each, given in components(collector("otelcol-scale/gateway-sampling-from-kafka.yaml")):
+        if kind == "exporters":
+            assert given["sending_queue"]["block_on_overflow"] is True, each
+            assert given["retry_on_failure"]["max_elapsed_time"] == "0s", each
+
+
+def test_a_batch_fits_into_a_message():
+    """
+    The exporter to Kafka never makes a message that the broker would refuse: it is made from one batch at most.
+    """
+    exporter = collector("otelcol-scale/gateway-to-kafka.yaml")["exporters"]["kafka"]
+
+    assert exporter["sending_queue"]["batch"]["max_size"] <= exporter["producer"]["max_message_bytes"] / 1.5
 
 
 @every_collector

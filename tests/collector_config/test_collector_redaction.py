@@ -226,18 +226,69 @@ def redacted(line):
         "X-Auth-Token: SECRET",
         "used bearer SECRETSECRETSECRET here",
         "csrf_token=SECRET&next=/",
+        'json.loads("{\\"password\\": \\"SECRET\\", \\"page\\": 2}")',
+        'user.set_password("SECRET")',
+        'PASSWORD = ("SECRET"',
+        'passwords = ["SECRET"]',
+        'password = "a" "SECRET"',
+        "token = \"a\" + b'SECRET'",
+        'Client(signing_key="SECRET")',
+        "ENCRYPTION_KEY=SECRET",
+        "postgresql://bob:p@SECRET@db/shop",
+        "OTEL_EXPORTER_OTLP_HEADERS=api-key=SECRET,other=1",
     ],
 )
-def test_secrets_by_their_form(line):
+def test_secrets_by_their_name(line):
     """
     Each way in which a secret is usually written down is found, in one line of source or of a message.
     """
     assert "SECRET" not in redacted(line)
 
 
+# Put together here, so that nobody takes them for real ones.
+FORMS = {
+    "jwt": "eyJhbGciOiJIUzI1NiJ9" + ".eyJzdWIiOiIxMjM0In0" + ".c2lnbmF0dXJl",
+    "aws": "AKIA" + "EXAMPLE0" * 2,
+    "github": "ghp_" + "a1" * 18,
+    "gitlab": "glpat-" + "a1" * 10,
+    "slack": "xoxb-" + "12-ab-" * 4,
+    "stripe": "sk_live_" + "a1" * 12,
+    "pem": "-----BEGIN RSA " + "PRIVATE KEY-----MIIEow",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_secrets_by_their_form_alone(form):
+    """
+    Tokens that say what they are need no name beside them.
+    """
+    assert redacted(f"ValueError: {FORMS[form]} is not known") == "ValueError: [redacted] is not known"
+
+
+def test_a_whole_private_key_goes_and_no_line_after_it():
+    """
+    Of a private key over many lines all are hidden, and of a key that was cut off no line of the stack below it.
+    """
+    begin, end = FORMS["pem"], "-----END RSA " + "PRIVATE KEY-----"
+
+    assert redacted(f"no {begin}\nAbC+/=\n{end} here") == "no [redacted] here"
+    assert redacted(f'no {begin}\n  File "a.py"') == 'no [redacted]\n  File "a.py"'
+
+
 @pytest.mark.parametrize(
     "line",
     [
+        "    tokens = tokenizer.encode(text, add_special_tokens=False)",
+        "    reply = model.generate(prompt, max_tokens=512)",
+        "    return sorted(items, key=lambda item: item[0])",
+        "    return sorted(items, key=itemgetter('age'))",
+        "    def refresh(self, token: str, secret: bytes) -> str:",
+        '    if token in ("(", ")"):',
+        "    if token.type == tokenize.NAME:",
+        '    raise ImproperlyConfigured("The SECRET_KEY setting must not be empty.")',
+        "    request_token = request.POST.get('csrfmiddlewaretoken')",
+        '    path("password/reset/", views.password_reset, name="password_reset"),',
+        "KeyError: 'token'",
         '  File "/srv/shop/token.py", line 12, in refresh_token',
         '  File "/srv/secret/password.py", line 1, in <module>',
         "    token = get_token(request)",

@@ -85,17 +85,46 @@ def test_a_request_that_is_stuck_for_long_is_kept_whole(config, minutes):
     assert sampler.kept == [children, checkpoint, own]
 
 
-def test_without_a_checkpoint_its_own_span_is_kept(config):
+@pytest.mark.parametrize("traces_per_second", [1, 1000])
+@pytest.mark.parametrize("seconds", [60, 3600])
+def test_without_a_checkpoint_its_own_span_is_kept(config, seconds, traces_per_second):
     """
     Where checkpoints are off, the fast children of a request that takes long are lost, its own span is not.
     """
-    sampler = Sampler(config)
+    sampler = Sampler(config, traces_per_second)
     own = part(messages()["slow"], lambda span: not is_checkpoint(span))
 
     sampler.take(0, messages()["fast"])
-    sampler.take(3600, own)
+    sampler.take(seconds, own)
 
     assert sampler.kept == [own]
+
+
+def test_a_slow_task_that_waited_in_a_queue_is_kept(config):
+    """
+    The request that queued it was fast and its spans are dropped long ago; the task's checkpoint and span are kept.
+    """
+    sampler = Sampler(config)
+
+    sampler.take(0, messages()["fast"])
+    sampler.take(600, part(messages()["slow"], is_checkpoint))
+    sampler.take(640, part(messages()["slow"], lambda span: not is_checkpoint(span)))
+
+    assert len(sampler.kept) == 2
+
+
+def test_the_model_remembers_what_was_dropped(config):
+    """
+    Without a cache of dropped traces the late span inherits their end, until num_traces newer ones have come.
+    """
+    without = {**config, "decision_cache": {"sampled_cache_size": 500000}}
+    quiet, busy = Sampler(without, traces_per_second=1), Sampler(without, traces_per_second=1000)
+
+    for sampler in (quiet, busy):
+        sampler.take(0, messages()["fast"])
+        sampler.take(3600, messages()["slow"])
+
+    assert (quiet.kept, busy.kept) == ([], [messages()["slow"]])
 
 
 def test_a_recovered_request_comes_in_time(config):
@@ -118,7 +147,7 @@ def test_it_waits_and_remembers_long_enough(config):
     assert Sampler(config).wait >= 1 + 5 + 15
     assert config["num_traces"] >= 1000 * Sampler(config).wait
     assert config["decision_cache"]["sampled_cache_size"] >= 10 * config["num_traces"]
-    assert "non_sampled_cache_size" not in config["decision_cache"]
+    assert config["decision_cache"]["non_sampled_cache_size"] == 1
 
 
 def test_what_is_kept_is_not_changed(config):
