@@ -326,7 +326,10 @@ class SpanReporter:
         from otel_introspect.engine.locals import elements  # loaded already, or there would be none
 
         already = size_of(semconv.STACK_SNAPSHOT_EVENT, attributes)
-        later = min(remaining, _LOOKAHEAD) * (min(_LATER_STACK, self._max_bytes) + _ENVELOPE)
+        # The later ones have the same beside their text, which may be long paths.
+        beside = {key: value for key, value in attributes.items() if key not in (CODE_STACKTRACE, semconv.STACK_FRAMES)}
+        envelope = max(size_of(semconv.STACK_SNAPSHOT_EVENT, beside) + len(CODE_STACKTRACE), _ENVELOPE)
+        later = min(remaining, _LOOKAHEAD) * (min(_LATER_STACK, self._max_bytes) + envelope)
         room = ledger.left - ledger.reserved - already - later - len(semconv.STACK_LOCALS)
         texts = elements(taken, self._max_bytes, min(room, _MAX_LOCALS))
         if not texts:
