@@ -182,7 +182,7 @@ def deep(depth, size, clock):
         return deep(depth - 1, size, clock)
     frames = list(outwards(sys._getframe()))
     positions = positions_of(frames)
-    taken = LocalsTaker(clock=clock).take(frames, positions, trimmed(positions))
+    taken = LocalsTaker(clock=clock).take(frames, positions, trimmed(positions), ())
     taken.resolve()
     return trimmed(positions), taken, text
 
