@@ -183,7 +183,7 @@ def deep(depth, size, clock):
     # Without whoever runs the tests, whose frames are many, and whose paths long.
     frames = [frame for frame in outwards(sys._getframe()) if frame.f_code.co_filename == __file__]
     positions = positions_of(frames)
-    taken = LocalsTaker(clock=clock).take(frames, positions, trimmed(positions))
+    taken = LocalsTaker(clock=clock).take(frames, positions, trimmed(positions), ())
     taken.resolve()
     return trimmed(positions), taken, text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from sys import modules
 from types import CodeType, FrameType
@@ -32,8 +32,8 @@ class Sighting(NamedTuple):
     locals: TakenLocals | None = None
 
 
-TakeLocals = Callable[[Sequence[FrameType], Sequence[Position], Capture], "TakenLocals | None"]
-"""Given frames, where each was, and what was kept of that; see ``LocalsTaker.take``."""
+TakeLocals = Callable[[Sequence[FrameType], Sequence[Position], Capture, Collection[FrameType]], "TakenLocals | None"]
+"""Given frames, where each was, what was kept of that, and where the caller has frames, too; see ``LocalsTaker``."""
 
 
 GREENLETS: Final = "gevent.monkey"
@@ -71,10 +71,12 @@ def look(place: Place, frames: Mapping[int, FrameType], take_locals: TakeLocals 
         return None
     if take_locals is None:
         return Sighting(capture(stack.frames), stack.thread_id, stack.task_state)
-    found = list(islice(stack.frames, MAX_COUNTED))
+    each, thread_id, task_state = stack
+    found = list(islice(each, MAX_COUNTED))
+    del stack, each  # who takes them looks at who else holds them
     positions = positions_of(found)
     seen = trimmed(positions)
-    return Sighting(seen, stack.thread_id, stack.task_state, take_locals(found, positions, seen))
+    return Sighting(seen, thread_id, task_state, take_locals(found, positions, seen, frames.values()))
 
 
 class ThreadPlace:

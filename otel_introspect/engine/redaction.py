@@ -108,7 +108,13 @@ _LOOKS: Final = re.compile(
     r"|(?<!\w)(?:gh[pousr]_|github_pat_|glpat-|xox[a-z]-|npm_|pypi-|ya29\.|SG\.|AIza)[\w.-]{10,}"
     r"|(?<!\w)(?:sk|rk|pk)[_-][\w-]{16,}"
     r"|(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"  # a social security number
+    # A password's hash: of Django, passlib and Werkzeug, and as crypt, PHC and LDAP write them.
+    r"|(?<![\w$])(?:pbkdf2|scrypt|argon2|bcrypt|md5|sha1|sha256|sha512|unsalted)[\w:]{0,30}\$[^\s'\"]{6,}"
+    r"|(?<![\w$])\$(?:[1-9][a-z]?|y|gy|md5|sha1|argon2\w{0,2}|bcrypt[\w-]{0,10}|scrypt|pbkdf2[\w-]{0,10})\$[^\s'\"]{6,}"
+    r"|\{S?(?:SHA|MD5|SHA256|SHA512|CRYPT)\}[^\s'\"]{6,}"
 )
+# A URL's user, password and host, taken out of it.
+_NETLOC: Final = re.compile(r"[^\s/?#@:]*:[^\s@]+@[\w.\-\[\]:]+")
 _DIGITS: Final = re.compile(r"(?<!\d)[2-6](?:[ -]?\d){12,18}(?!\d)")
 _NINE: Final = 9
 
@@ -171,6 +177,8 @@ class Redaction:
         shown = _USERINFO.sub(f"://{REDACTED}@", shown)
         shown = _USERINFO_CUT.sub(f"://{REDACTED}", shown)
         shown = _LOOKS.sub(REDACTED, shown)
+        if _NETLOC.fullmatch(shown):
+            shown = f"{REDACTED}@{shown.rpartition('@')[2]}"
         shown = _DIGITS.sub(_without_card, shown)
         return shown if end == len(text) else shown + REDACTED
 

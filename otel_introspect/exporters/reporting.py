@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -37,6 +38,7 @@ class ReportExporter(SpanExporter):
         self._name = name
         self._stopped = False
         self._background = Background(name, self._work, self._start_afresh)
+        _alive.add(self)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Take what is to be told."""
@@ -62,12 +64,25 @@ class ReportExporter(SpanExporter):
         if self._stopped:
             return
         self._stopped = True
+        self._finish()
+        self._background.stop()
+
+    def tell_last(self) -> None:
+        """As ``shutdown``, for a process that may go on after all."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            self._finish()
+        finally:
+            self._stopped = False
+
+    def _finish(self) -> None:
         began = time.monotonic()
         with faults.fail_open(f"ending {self._name}"):
             self._background.look_for_fork()  # or a child would tell what is its parent's
             if self._outstanding() and not self._background.finish(EXIT_SECONDS):
                 faults.count("failed", f"ending {self._name} in time")
-            self._background.stop()
             self._tell_the_rest(time.monotonic() - began)
 
     @abstractmethod
@@ -93,6 +108,16 @@ class ReportExporter(SpanExporter):
             faults.warn(
                 "%s ends after waiting %.1f s, and nobody was told of %d slow requests.", self._name, seconds, left
             )
+
+
+# Those of this process, for who ends it without shutting the tracer provider down.
+_alive: WeakSet[ReportExporter] = WeakSet()
+
+
+def tell_last() -> None:
+    """Have all of them tell what is left, within a bound: where the process ends and nobody shuts them down."""
+    for each in list(_alive):
+        each.tell_last()
 
 
 class QueuedReports(ReportExporter):

@@ -16,6 +16,7 @@ import asyncio
 import atexit
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from sys import modules
 from types import ModuleType
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from otel_introspect.introspection import Introspection
 
 _UVICORN: Final = "uvicorn.server"
 _CELERY: Final = "celery.signals"
+_REPORTING: Final = "otel_introspect.exporters.reporting"
 # How long the last log records may take; the logger provider is shut down next.
 _SECONDS: Final = 1.0
 _ORIGINAL: Final = "_otel_introspect_original"
@@ -60,6 +62,11 @@ def _end(introspection: Introspection, *, export: bool) -> None:
         from otel_introspect.endings import end_open_spans  # few processes need it
 
         end_open_spans(introspection, export=export)
+    # Nor would anybody shut the exporters down.
+    reporting = modules.get(_REPORTING) if export else None
+    if reporting is not None:
+        with fail_open("telling of the last slow requests"):
+            reporting.tell_last()
 
 
 def _at_exit() -> None:

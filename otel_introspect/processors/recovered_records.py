@@ -25,7 +25,7 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 
 from otel_introspect import semconv
 from otel_introspect.faults import count, fail_open
-from otel_introspect.sinks.log_emission import LogEvent, emit, has_listeners
+from otel_introspect.sinks.log_emission import LogEvent, emit, flusher_of, has_listeners
 from otel_introspect.sinks.log_records import SCOPE
 from otel_introspect.sinks.log_wording import body_of, severity_of
 
@@ -61,7 +61,7 @@ class RecoveredRecords:
         for span in spans:
             with fail_open("emitting a recovered log record"):
                 _emit_events(logger, span)
-        flush = getattr(provider, "force_flush", None)
+        flush = flusher_of(provider)
         if flush is not None:
             with fail_open("flushing recovered log records"):
                 flush(_FLUSH_MILLISECONDS)

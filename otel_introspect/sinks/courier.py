@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from otel_introspect.engine.native import allocate_lock, is_main_thread, is_patched, start_thread
 from otel_introspect.faults import count, fail_open, failed
+from otel_introspect.sinks.log_emission import flusher_of
 
 COURIER_NAME: Final = "otel-introspect-courier"
 """Of the thread."""
@@ -228,11 +229,11 @@ def flush(provider: Any, seconds: float, hub: Any = None) -> None:  # noqa: ANN4
     """Have *provider* export what is finished, while the caller waits; may take longer than *seconds*, see above.
 
     Args:
-        provider: The tracer provider.
+        provider: The tracer provider, or the logger provider.
         seconds: What it is asked to stay within.
         hub: Of the main thread, where gevent has patched it and the caller is another thread.
     """
-    force_flush = getattr(provider, "force_flush", None)  # which the API's own provider does not have
+    force_flush = flusher_of(provider)  # the API's own provider has none
     if force_flush is None:
         return
     export = partial(force_flush, max(int(seconds * 1000), 1))

@@ -8,13 +8,19 @@ with one that has no processors, is gone without a word.
 
 So: the signatures decide, not version numbers. Where a record has no field for the event's name, the attribute
 ``event.name`` has it. Whether somebody listens is asked before, and takes no lock.
+
+Nor does a provider's ``force_flush`` work, since SDK 1.33: it exports until nothing waits any more. Where logging is
+bridged to OpenTelemetry, an exporter that logs while it exports, as ``urllib3`` does at debug level, gives it something
+to export each time, and it never ends. So as many batches are exported as wait when it begins.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-from functools import cache
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 from opentelemetry._logs import LogRecord, NoOpLoggerProvider, SeverityNumber
@@ -73,6 +79,45 @@ def has_listeners(provider: Any) -> bool:  # noqa: ANN401 - told by what it has
 def _is_shut_down(processor: Any) -> bool:  # noqa: ANN401 - as above
     parts = (processor, getattr(processor, "_batch_processor", None))
     return any(getattr(each, name, False) is True for each in parts for name in _SHUT_DOWN)
+
+
+def flusher_of(provider: Any) -> Callable[[int], object] | None:  # noqa: ANN401 - as above
+    """What has *provider* export what waits now, within so many milliseconds if it can; None if it can't be flushed."""
+    multiple = getattr(provider, "_multi_log_record_processor", None)
+    processors = getattr(multiple, "_log_record_processors", None)
+    if processors is None:  # of spans, or not the SDK's
+        force_flush: Callable[[int], object] | None = getattr(provider, "force_flush", None)
+        return force_flush
+    return partial(_flush_each, tuple(processors))
+
+
+def _flush_each(processors: Sequence[Any], milliseconds: int) -> None:
+    end = time.monotonic() + milliseconds / 1000
+    for each in processors:
+        left = int((end - time.monotonic()) * 1000)
+        if left <= 0:
+            return  # as the SDK does
+        _flush_one(each, left)
+
+
+def _flush_one(processor: Any, milliseconds: int) -> None:  # noqa: ANN401 - as above
+    batches = getattr(processor, "_batch_processor", processor)
+    export = getattr(batches, "_export", None)
+    waiting, size = getattr(batches, "_queue", None), getattr(batches, "_max_export_batch_size", None)
+    one_batch = _one_batch(type(batches))
+    if export is None or waiting is None or not size or one_batch is None:
+        processor.force_flush(milliseconds)
+    elif not _is_shut_down(processor):
+        for _ in range(-(-len(waiting) // size)):
+            export(one_batch)
+
+
+def _one_batch(kind: type) -> Any:  # noqa: ANN401 - as above
+    """What a batch processor of that class is told to export one batch with, under either of its names."""
+    module = sys.modules.get(kind.__module__)
+    strategies = (getattr(module, name, None) for name in ("BatchExportStrategy", "BatchLogExportStrategy"))
+    found = (getattr(each, "EXPORT_AT_LEAST_ONE_BATCH", None) for each in strategies)
+    return next((each for each in found if each is not None), None)
 
 
 def is_enabled(logger: Any, event: LogEvent) -> bool:  # noqa: ANN401 - as above

@@ -209,4 +209,13 @@ LOOKS = {
     "github": f"ghp_{SECRET}{SECRET}",
     "stripe": f"sk_live_{SECRET}{SECRET}",
     "slack": f"xoxb-{SECRET}-{SECRET}",
+    "password in a url's host": f"shop:{SECRET}@db.internal:5432",
+    "hash of Django": f"pbkdf2_sha256$600000$salt${SECRET}",
+    "argon2 of Django": f"argon2$argon2id$v=19$m=102400,t=2,p=8$c2FsdA${SECRET}",
+    "bcrypt of Django": f"bcrypt_sha256$$2b$12${SECRET}",
+    "hash of Werkzeug": f"scrypt:32768:8:1$salt${SECRET}",
+    "bcrypt": f"$2b$12${SECRET}aaaaaaaaaa",
+    "argon2": f"$argon2id$v=19$m=65536,t=3,p=4$c2FsdA${SECRET}",
+    "crypt": f"root:$6$salt${SECRET}:19000:0",
+    "hash of LDAP": f"{{SSHA}}{SECRET}",
 }

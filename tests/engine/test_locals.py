@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -218,6 +220,39 @@ def test_who_goes_through_its_own_variables_is_left_alone(clock):
     assert lines[0].startswith("[not read: the function uses locals()") is IS_SHARED
 
 
+def test_a_comprehension_in_the_place_of_a_shared_variable(tmp_path):
+    """
+    Reading a function that is in a comprehension over a name that it shares with a closure does not end the process.
+    """
+    source = """
+        import sys, threading
+        from otel_introspect.engine.locals import LocalsTaker
+        from otel_introspect.engine.places import ThreadPlace, look
+        from otel_introspect.engine.stacks import current_frames
+
+        def shared(waits, goes_on):
+            n = 1000
+            closure = lambda: n
+            seen = [(waits.set(), goes_on.wait(20), n) for n in range(1)]
+            return n + closure()
+
+        waits, goes_on = threading.Event(), threading.Event()
+        thread = threading.Thread(target=shared, args=(waits, goes_on))
+        thread.start()
+        waits.wait(20)
+        taken = look(ThreadPlace(thread.ident), current_frames(), LocalsTaker().take).locals
+        taken.resolve()
+        goes_on.set()
+        print(taken.shown)
+    """
+    path = tmp_path / "shared.py"
+    path.write_text(textwrap.dedent(source), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    assert "in shared (" in done.stdout
+
+
 def test_what_a_callee_has_of_its_caller_s_stays(clock):
     """
     Where somebody else holds a frame's variables, as a logger or a template may, they are not emptied under them.
@@ -338,6 +373,23 @@ def test_what_is_traced_is_not_read(clock):
     assert lines[0].startswith("[not read") is IS_SHARED
 
 
+def taken_again_and_again(thread, seconds=0.5):
+    """What is taken from *thread*, which is switched to and from as often as can be."""
+    taker = LocalsTaker()
+    taker._admission.admits = lambda _seen: True
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            sighting = look(ThreadPlace(thread.ident), current_frames(), taker.take)
+            if sighting is not None and sighting.locals is not None:
+                sighting.locals.resolve()
+                yield sighting.locals.shown
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_a_running_thread_s_variables_are_not_touched():
     """
     A function that computes all the while computes the same, however often its variables are read meanwhile.
@@ -364,62 +416,60 @@ def test_a_running_thread_s_variables_are_not_touched():
             computing()
 
     thread = threading.Thread(target=run)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
     thread.start()
     seen = []
     try:
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
-            frame = current_frames().get(thread.ident)
-            ours = [each for each in outwards(frame) if each.f_code is computing.__code__]
-            seen += [locals_module._variables(each, each.f_code)["count"] for each in ours]
-            ours.clear()
-            del frame
+        for shown in taken_again_and_again(thread):
+            lines = [line for each in shown if "computing (" in each[0] for line in each[1:]]
+            seen += [int(line.rpartition(" ")[2]) for line in lines if line.startswith("    count = ")]
     finally:
         stop.set()
         thread.join()
-        sys.setswitchinterval(interval)
 
     assert wrong == []
     assert seen == sorted(seen)
     assert rounds[0] >= seen[-1] > 0
 
 
-def test_a_function_that_is_traced_from_outside_keeps_its_variables():
-    """
-    While a trace function is told that a function has been entered, nothing is taken from that function.
-    """
-    stop, errors, read = threading.Event(), [], 0
+def telling(*_):
+    return sum(range(100)) and None
 
-    def tracer(*_):
-        return sum(range(100)) and None
+
+def telling_of_its_caller(frame, *_):
+    frame = frame.f_back
+    return sum(range(100)) and None
+
+
+@pytest.mark.parametrize(
+    ("tell", "by"),
+    [(sys.settrace, telling), (sys.setprofile, telling), (sys.setprofile, telling_of_its_caller)],
+    ids=["trace function", "profile function", "one that has let go of the frame"],
+)
+def test_a_function_that_is_told_of_from_outside_keeps_its_variables(tell, by):
+    """
+    What is taken while a trace or a profile function is told of a function is not missing in that function afterwards.
+    """
+    stop, errors = threading.Event(), []
 
     def callee(first, second):
-        return first + second
+        third = abs(first)
+        return third + max(first, second)
 
     def run():
-        sys.settrace(tracer)
+        tell(by)
         while not stop.is_set():
             try:
                 callee(1, 2)
-            except UnboundLocalError as error:
+            except (UnboundLocalError, TypeError) as error:
                 errors.append(error)
 
     thread = threading.Thread(target=run)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
     thread.start()
     try:
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
-            for each in outwards(current_frames().get(thread.ident)):
-                if each.f_code is callee.__code__:
-                    read += len(locals_module._variables(each, each.f_code) or ())
+        read = sum(any("callee (" in lines[0] for lines in shown) for shown in taken_again_and_again(thread))
     finally:
         stop.set()
         thread.join()
-        sys.setswitchinterval(interval)
 
     assert errors == []
     assert read
@@ -431,7 +481,7 @@ def test_a_frame_that_has_gone_on_is_left_out(clock):
     """
     frames = list(outwards(sys._getframe()))
     positions = [(code, lasti + 2) for code, lasti in positions_of(frames)]
-    taken = LocalsTaker(clock=clock).take(frames, positions, trimmed(positions))
+    taken = LocalsTaker(clock=clock).take(frames, positions, trimmed(positions), ())
 
     assert taken is None
     assert faults.counts["dropped", "locals: the frame has gone on"] >= 1

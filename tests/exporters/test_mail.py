@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from otel_introspect import faults, semconv
 
@@ -21,8 +22,11 @@ pytest.importorskip("trustme")
 
 from mail_server import exporting, free_port, mail_threads, silent_server, slow_request, smtp_server
 
+from otel_introspect.config import IntrospectConfig
 from otel_introspect.exporters import mail as module
 from otel_introspect.exporters.mail import IntrospectEmailExporter
+from otel_introspect.instrumentation import exits
+from otel_introspect.introspection import Introspection
 
 LINK = "http://localhost:16686/trace/{trace_id}?uiFind={span_id}"
 
@@ -344,6 +348,24 @@ def test_nothing_after_the_end(server, make):
 
     assert server.mails == []
     assert mail_threads() == []
+
+
+def test_a_process_that_ends_without_shutdown(server, make):
+    """
+    Where a process ends and nobody shuts the exporter down, as under Celery and uvicorn, what waits is told too.
+    """
+    exporter = make(server.port)
+    tracer = exporting(exporter)
+    slow_request(tracer)
+    server.wait(1)
+    for _ in range(2):
+        slow_request(tracer)
+    exits._end(Introspection(IntrospectConfig(), tracer_provider=TracerProvider()), export=True)
+    told = [mail["X-Otel-Introspect-Requests"] for mail in server.wait(2)]
+    slow_request(tracer, route="another")
+
+    assert told == ["1", "2"]
+    assert len(server.wait(3)) == 3
 
 
 def test_a_span_that_ends_while_another_is_noted(server, make):

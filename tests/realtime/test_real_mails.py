@@ -74,3 +74,25 @@ def test_gunicorn_and_django_s_mail_settings(services, inbox):
     assert first["X-Otel-Introspect-Requests"] == "1"
     assert last["X-Otel-Introspect-Requests"] == "2"
     assert [line for line in service.log.splitlines() if "otel_introspect" in line] == []
+
+
+def test_a_server_that_leaves_by_its_signal(services, inbox):
+    """
+    What was slow again is told as uvicorn ends, which kills itself by the POSIX signal that it was stopped by.
+    """
+    service = services.start(
+        "uvicorn",
+        OTEL_TRACES_EXPORTER="introspect_email",
+        OTEL_PYTHON_INTROSPECT_EMAIL_TO="ops@shop.example",
+        OTEL_PYTHON_INTROSPECT_EMAIL_HOST="127.0.0.1",
+        OTEL_PYTHON_INTROSPECT_EMAIL_PORT=inbox.port,
+    )
+    try:
+        service.get("/slow?seconds=0.6")
+        inbox.wait(1, 15)
+        for _ in range(2):
+            service.get("/slow?seconds=0.6")
+    finally:
+        service.stop()
+
+    assert [mail["X-Otel-Introspect-Requests"] for mail in inbox.wait(2, 5)] == ["1", "2"]

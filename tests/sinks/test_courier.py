@@ -7,11 +7,17 @@ import threading
 import time
 
 import pytest
+from log_records import Memory
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from profiled import until
 
 from otel_introspect import faults
 from otel_introspect.sinks import courier as courier_module
 from otel_introspect.sinks.courier import COURIER_NAME, MAX_WAITING, Courier
+from otel_introspect.sinks.log_emission import LogEvent, emit
 
 
 def threads():
@@ -178,6 +184,35 @@ def test_a_provider_without_flush():
     courier.stop()
     until(lambda: threads() == [])
     assert faults.counts == {}
+
+
+def test_records_made_by_exporting_are_not_flushed_for_ever():
+    """
+    An exporter that logs while it exports, where logging becomes records, is asked once for each batch that waits.
+    """
+    exported = []
+    logger_provider = LoggerProvider(shutdown_on_exit=False)
+    logger = logger_provider.get_logger("its own")
+    event = LogEvent("again", Context(), 1, 1, SeverityNumber.DEBUG, "POST 200", {})
+
+    class Exporter(Memory):
+        def export(self, batch):
+            exported.append(len(batch))
+            if len(exported) < 50:  # or a test that fails would not end
+                emit(logger, event)
+            return super().export(batch)
+
+    logger_provider.add_log_record_processor(
+        BatchLogRecordProcessor(Exporter(), schedule_delay_millis=60_000, max_export_batch_size=2)
+    )
+    # One by one, so that its own thread has no full batch to send.
+    emit(logger, event)
+    courier_module.flush(logger_provider, 5)
+    courier_module.flush(logger_provider, 5)
+    logger_provider.shutdown()
+
+    assert exported[:2] == [1, 1]
+    assert len(exported) <= 4
 
 
 def test_the_thread_ends_when_there_is_nothing_to_do(courier, provider, monkeypatch):
