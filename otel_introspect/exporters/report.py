@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from otel_introspect import semconv
+from otel_introspect.engine.redaction import Redaction
 from otel_introspect.engine.stack_text import cut
 from otel_introspect.exporters.span_view import EventView, SpanView
 from otel_introspect.exporters.stack_lines import with_omitted
@@ -19,6 +20,7 @@ from otel_introspect.exporters.styled import harmless, shortened
 MAX_BYTES: Final = 64 * 1024
 """How long a report's text is at most, in UTF-8."""
 
+_REDACTION: Final = Redaction()
 _MAX_SUBJECT: Final = 180
 _MAX_FIELD: Final = 2000
 _MAX_KEY: Final = 200
@@ -171,6 +173,11 @@ def _field(name: str, value: object) -> Iterator[str]:
 
 
 def _url(attributes: Mapping[str, Any]) -> str:
+    # A mail goes further than a span does.
+    return _REDACTION.without_secrets(_url_as_given(attributes))
+
+
+def _url_as_given(attributes: Mapping[str, Any]) -> str:
     whole = _first(attributes, _URL)
     if whole:
         return _without_password(harmless(whole))

@@ -38,7 +38,8 @@ def repr_of(value):
             "GET http://s:1/a?b",
         ),
         ({"http.method": "POST", "http.target": "/a"}, "POST /a"),
-        ({"http.url": "http://[::1"}, "http://[::1"),
+        ({"http.url": "http://[::1/"}, "http://[::1/"),
+        ({"url.full": "https://s/reset?user=7&token=hunter2&b=1"}, "https://s/reset?user=7&token=<redacted>"),
         ({"url.full": "https://s/\r\nX: y"}, "https://s/\\r\\nX: y"),
     ],
 )
