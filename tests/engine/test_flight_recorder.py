@@ -912,8 +912,8 @@ def test_its_file_is_removed_again_and_again(recorder):
             key += 1
             try:
                 begin(recorder, key)
-                begin(recorder, -key & 0xFFFFFFFF)
-                recorder.end(-key & 0xFFFFFFFF)
+                begin(recorder, key | 1 << 31)  # no other thread has that one
+                recorder.end(key | 1 << 31)
                 if key % 16:
                     recorder.end(key)
                 else:
