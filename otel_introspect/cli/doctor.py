@@ -44,8 +44,9 @@ def doctor(*, as_json: bool) -> None:
              found, nothing sampled, no exporter or one that is not
              installed, an endpoint that does not answer, a limit of the
              SDK that cuts stacks, no place for the flight recorder, mails
-             without an address or a server, a variable of ours that is
-             mistyped or whose value is not understood
+             without an address or a server, reports without a directory,
+             a variable of ours that is mistyped, whose value is not
+             understood, or that nobody reads
 
     Exit status: 0 if there is no problem, 1 if there is one.
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped

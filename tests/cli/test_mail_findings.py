@@ -129,4 +129,48 @@ def test_reports_without_a_directory(diagnose):
     (finding,) = diagnose(mail.reports, exporter="introspect_files")
 
     assert finding.level is Level.PROBLEM
-    assert diagnose(mail.reports, exporter="introspect_files", REPORTS_DIR="/var/lib/slow") == []
+
+
+def test_where_reports_go(diagnose, tmp_path):
+    """
+    A directory that can be made is named, and is not made.
+    """
+    directory = tmp_path / "slow"
+    (finding,) = diagnose(mail.reports, exporter="introspect_files", REPORTS_DIR=directory)
+
+    assert (finding.level, finding.message) == (Level.OK, f"Reports go to {directory}.")
+    assert not directory.exists()
+
+
+def test_a_place_that_the_exporter_refuses(diagnose, tmp_path):
+    """
+    A directory in which others may write, and what is no directory, are problems here as they are to the exporter.
+    """
+    for_all = tmp_path / "for-all"
+    for_all.mkdir()
+    for_all.chmod(0o777)
+    a_file = tmp_path / "file"
+    a_file.touch()
+    for refused in (for_all, a_file, a_file / "below"):
+        (finding,) = diagnose(mail.reports, exporter="introspect_files", REPORTS_DIR=refused)
+
+        assert finding.level is Level.PROBLEM, refused
+        assert "No report is written." in finding.message
+        assert f"{PREFIX}REPORTS_DIR" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("check", "variables", "exporter"),
+    [
+        (mail.mail, {"EMAIL_TO": "a@b"}, "introspect_email"),
+        (mail.reports, {"REPORTS_DIR": "/var/lib/slow"}, "introspect_files"),
+    ],
+)
+def test_an_exporter_that_was_forgotten(diagnose, check, variables, exporter):
+    """
+    Where a variable is set for an exporter that nobody has chosen, the line that chooses it is said.
+    """
+    (finding,) = diagnose(check, exporter="introspect_console", **variables)
+
+    assert finding.level is Level.PROBLEM
+    assert finding.remedy == f"OTEL_TRACES_EXPORTER=introspect_console,{exporter}"

@@ -19,6 +19,7 @@ BRIDGE = "OTEL_PYTHON_INTROSPECT_EVENTS_BRIDGE"
         ({EVENTS: "log"}, [Level.OK, Level.NOTE]),
         ({EVENTS: "log", BRIDGE: "true"}, [Level.OK]),
         ({BRIDGE: "true"}, [Level.NOTE]),
+        ({EVENTS: "log", "OTEL_LOGS_EXPORTER": "none"}, [Level.PROBLEM]),
         ({EVENTS: "span,log", "OTEL_LOGS_EXPORTER": "none"}, [Level.PROBLEM]),
         ({EVENTS: "span,log", "OTEL_LOGS_EXPORTER": "zipkin"}, [Level.PROBLEM]),
         ({EVENTS: "span,log", "OTEL_LOGS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "x"}, [Level.PROBLEM]),
@@ -39,3 +40,12 @@ def test_somebody_else_s_distro_decides(healthy):
     here = healthy({EVENTS: "span,log"}, plugins={DISTROS: (Plugin("x", "x:X"),)})
 
     assert [each.level for each in records(here)] == [Level.NOTE]
+
+
+def test_who_shows_no_records(healthy):
+    """
+    An exporter of ours that reads spans only is named, as its mails would come without a stack.
+    """
+    here = healthy({EVENTS: "log", "OTEL_TRACES_EXPORTER": "otlp_proto_http,introspect_email"})
+
+    assert "which Jaeger and introspect_email do not show" in list(records(here))[-1].message

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis import reach
 from otel_introspect.cli.diagnosis.endpoint import SECONDS
-from otel_introspect.cli.diagnosis.export import exporter_names
+from otel_introspect.cli.diagnosis.export import configuration_file, exporter_names
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
 from otel_introspect.cli.diagnosis.launch import DISABLED_INSTRUMENTATIONS
 from otel_introspect.cli.diagnosis.probe import Target
 from otel_introspect.cli.diagnosis.settings import understood
-from otel_introspect.cli.diagnosis.surroundings import Surroundings
+from otel_introspect.cli.diagnosis.surroundings import Surroundings, nearest_directory
 from otel_introspect.config import EmailConfig, ReportsConfig
+from otel_introspect.engine.recorder_directory import DirectoryRefused, RecorderDirectory
 
 EMAIL: Final = "introspect_email"
 FILES: Final = "introspect_files"
 _TOPIC: Final = "mail"
+_FILES_TOPIC: Final = "reports"
 _LOST: Final = "No mail is sent."
 _PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
@@ -26,13 +29,14 @@ _HERE: Final = ("localhost", "127.0.0.1", "::1")
 
 def mail(here: Surroundings) -> Iterator[Finding]:
     """What will become of the mails of ``introspect_email``; knocks at the server, and sends nothing."""
-    if not _is_chosen(here, EMAIL):
-        return
     config = EmailConfig.from_env(understood(here.environ))
+    if not _is_chosen(here, EMAIL):
+        yield from _idle(here, _TOPIC, env.OTEL_PYTHON_INTROSPECT_EMAIL_TO if config.to else "", EMAIL)
+        return
     if not config.to:
         variable = env.OTEL_PYTHON_INTROSPECT_EMAIL_TO
         yield problem(
-            _TOPIC, f"{EMAIL} is chosen, but {variable} is not set. {_LOST}", f"{variable}=oncall@example.com"
+            _TOPIC, f"{EMAIL} is chosen, but {variable} names nobody. {_LOST}", f"{variable}=oncall@example.com"
         )
         return
     disabled = [each.strip() for each in here.value(DISABLED_INSTRUMENTATIONS).split(",")]
@@ -50,13 +54,47 @@ def mail(here: Surroundings) -> Iterator[Finding]:
 
 
 def reports(here: Surroundings) -> Iterator[Finding]:
-    """Whether ``introspect_files`` knows where to write."""
-    if _is_chosen(here, FILES) and not ReportsConfig.from_env(understood(here.environ)).directory:
-        variable = env.OTEL_PYTHON_INTROSPECT_REPORTS_DIR
+    """Whether ``introspect_files`` knows where to write, and can."""
+    variable = env.OTEL_PYTHON_INTROSPECT_REPORTS_DIR
+    directory = ReportsConfig.from_env(understood(here.environ)).directory
+    if not _is_chosen(here, FILES):
+        yield from _idle(here, _FILES_TOPIC, variable if directory else "", FILES)
+    elif not directory:
         yield problem(
-            "reports",
+            _FILES_TOPIC,
             f"{FILES} is chosen, but {variable} is not set. No report is written.",
             f"{variable}=/var/lib/slow",
+        )
+    else:
+        yield _place(directory)
+
+
+def _place(directory: str) -> Finding:
+    """As the exporter will find it; nothing is made."""
+    variable = env.OTEL_PYTHON_INTROSPECT_REPORTS_DIR
+    remedy = f"Set {variable} to a directory of the service's user, in which no other may write."
+    try:
+        place = RecorderDirectory(directory)
+        if os.path.lexists(place.path):
+            place.check()
+        nearest, writable = nearest_directory(place.path)
+    except DirectoryRefused as error:
+        return problem(_FILES_TOPIC, f"{error}. No report is written.", remedy)
+    except (OSError, RuntimeError) as error:
+        return problem(_FILES_TOPIC, f"There can be no {directory} ({error}). No report is written.", remedy)
+    if not writable:
+        return problem(_FILES_TOPIC, f"This user can't write to {nearest}. No report is written.", remedy)
+    return ok(_FILES_TOPIC, f"Reports go to {place.path}.")
+
+
+def _idle(here: Surroundings, topic: str, variable: str, exporter: str) -> Iterator[Finding]:
+    """Said of a *variable* for an exporter that is not chosen; a configuration file may choose it, unseen."""
+    names = exporter_names(here, "traces")
+    if variable and not configuration_file(here) and not isinstance(names, Finding):
+        yield problem(
+            topic,
+            f"{variable} is set, but {exporter} is not among the exporters and does nothing.",
+            f"OTEL_TRACES_EXPORTER={','.join([*names, exporter])}",
         )
 
 

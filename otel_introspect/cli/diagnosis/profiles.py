@@ -9,6 +9,7 @@ from typing import Final
 
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
+from otel_introspect.cli.diagnosis.settings import understood
 from otel_introspect.cli.diagnosis.surroundings import Surroundings, nearest_directory
 from otel_introspect.config import ProfilerConfig, WatchdogConfig
 
@@ -25,7 +26,7 @@ _WHEN: Final = {
 
 def profiles(here: Surroundings) -> Iterator[Finding]:
     """Which requests are profiled, and which settings contradict each other."""
-    config = ProfilerConfig.from_env(here.environ)
+    config = ProfilerConfig.from_env(understood(here.environ))
     if not config.triggers:
         yield note(_TOPIC, f"{env.OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS} is none: only profile() in code takes one.")
         return
@@ -55,7 +56,7 @@ def _triggers(here: Surroundings, config: ProfilerConfig) -> Iterator[Finding]:
             f"{env.OTEL_PYTHON_INTROSPECT_PROFILER_RATIO} is {config.ratio:g}, but ratio is not among the triggers.",
             f"Add it to {env.OTEL_PYTHON_INTROSPECT_PROFILER_TRIGGERS}.",
         )
-    threshold = WatchdogConfig.from_env(here.environ).threshold
+    threshold = WatchdogConfig.from_env(understood(here.environ)).threshold
     if not threshold and "slow" in config.triggers:
         yield note(_TOPIC, "The watchdog is off, so that no request ever turns slow.")
 

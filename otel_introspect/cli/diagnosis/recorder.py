@@ -10,6 +10,7 @@ from typing import Final
 
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
+from otel_introspect.cli.diagnosis.settings import understood
 from otel_introspect.cli.diagnosis.surroundings import Surroundings, nearest_directory
 from otel_introspect.config import RecorderConfig
 from otel_introspect.engine.recorder_directory import DirectoryRefused, RecorderDirectory
@@ -24,7 +25,7 @@ _PROCESSES: Final = 16
 
 def recorder(here: Surroundings) -> Iterator[Finding]:
     """Where the flight recorder keeps its files, and whether it can."""
-    setting = RecorderConfig.from_env(here.environ).directory
+    setting = RecorderConfig.from_env(understood(here.environ)).directory
     if setting == "none":
         yield note(_TOPIC, f"off ({_VARIABLE}=none): {_LOST}.", f"Unset {_VARIABLE}.")
         return

@@ -7,13 +7,15 @@ from typing import Final
 
 from otel_introspect import environment_variables as env
 from otel_introspect.cli.diagnosis.export import configuration_file, exporter_names
-from otel_introspect.cli.diagnosis.finding import Finding, note, ok, problem
+from otel_introspect.cli.diagnosis.finding import Finding, Level, note, ok, problem
 from otel_introspect.cli.diagnosis.launch import chosen_configurator, has_otel_distro
 from otel_introspect.cli.diagnosis.settings import evidence_config
 from otel_introspect.cli.diagnosis.surroundings import Surroundings, exporters_of
 
 _VARIABLE: Final = "OTEL_LOGS_EXPORTER"
 _EVENTS: Final = env.OTEL_PYTHON_INTROSPECT_EVENTS
+# These of ours look at a span's events, and at nothing else.
+_READ_SPANS: Final = ("introspect_console", "introspect_email", "introspect_files", "introspect_logging")
 _BRIDGE: Final = env.OTEL_PYTHON_INTROSPECT_EVENTS_BRIDGE
 
 
@@ -21,11 +23,16 @@ def records(here: Surroundings) -> Iterator[Finding]:
     """Whether log records are asked for, and which exporter takes them."""
     config = evidence_config(here.environ)
     if "log" in config.events:
-        yield _records(here)
-        if "span" not in config.events and not config.events_bridge:
+        found = _records(here)
+        yield found
+        # Where nobody takes the records the evidence is on the span, and this would contradict what was just said.
+        if "span" not in config.events and not config.events_bridge and found.level is not Level.PROBLEM:
+            names = exporter_names(here, "traces")
+            blind = [] if isinstance(names, Finding) else [each for each in names if each in _READ_SPANS]
             yield note(
                 "records",
-                f"{_EVENTS}=log: evidence is in log records only, which Jaeger does not show.",
+                f"{_EVENTS}=log: evidence is in log records only, which"
+                f" {' and '.join(['Jaeger', *blind])} {'do' if blind else 'does'} not show.",
                 f"{_EVENTS}=span,log for both",
             )
     elif config.events_bridge:
