@@ -33,11 +33,12 @@ _VARIABLE: Final = "otel_introspect.variable"
 _SECRET: Final = frozenset({"key", "password"})
 _MAX_INTEGER: Final = 2**31 - 1
 _MAX_SHOWN: Final = 60
-_DOTTED_PATH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*([.:][^\W\d]\w*)")
+# None of these is compiled here: each start of each process would pay for what few of them need.
+_DOTTED_PATH: Final = r"[^\W\d]\w*(\.[^\W\d]\w*)*([.:][^\W\d]\w*)"
 # By its suffix: without one, shop/views.late would be a template, and late.html a module with a callable in it.
+_TEMPLATE: Final = r"[\w.-]+(/[\w.-]+)*\.(html?|txt|json|xml|jinja2?|j2)"
 _ADDRESS: Final = r"[^\s@<>,;:\"()\\]+(@[^\s@<>,;:\"()\\]+)?"
-_SENDER: Final = re.compile(rf"{_ADDRESS}|[^<>@\x00-\x1f\x7f]*<{_ADDRESS}>")
-_TEMPLATE: Final = re.compile(r"[\w.-]+(/[\w.-]+)*\.(html?|txt|json|xml|jinja2?|j2)")
+_SENDER: Final = rf"{_ADDRESS}|[^<>@\x00-\x1f\x7f]*<{_ADDRESS}>"
 
 
 def setting(variable: str, parser: Parser, default: Any) -> Any:  # noqa: ANN401 - as dataclasses.field
@@ -248,7 +249,7 @@ def words(value: object) -> str:
 
 def dotted_path(value: object) -> str:
     """Where a callable is found: ``package.module.name`` or ``package.module:name``; empty for none."""
-    if isinstance(value, str) and (not value or _DOTTED_PATH.fullmatch(value)):
+    if isinstance(value, str) and (not value or re.fullmatch(_DOTTED_PATH, value)):
         return value
     msg = "not a dotted path such as package.module.callable"
     raise ValueError(msg)
@@ -256,7 +257,7 @@ def dotted_path(value: object) -> str:
 
 def names_template(value: str) -> bool:
     """Whether *value* is the name of a template, such as ``errors/slow.html``, and not where a callable is found."""
-    return _TEMPLATE.fullmatch(value) is not None
+    return re.fullmatch(_TEMPLATE, value) is not None
 
 
 def view(value: object) -> str:
@@ -298,7 +299,7 @@ def addresses(value: object) -> str:
 
 def sender(value: object) -> str:
     """One mail address, with a name or without; empty for none."""
-    if isinstance(value, str) and (not value or _SENDER.fullmatch(value)):
+    if isinstance(value, str) and (not value or re.fullmatch(_SENDER, value)):
         return value
     msg = "not an address such as web@example.com or Web <web@example.com>"
     raise ValueError(msg)

@@ -166,7 +166,11 @@ def test_optional_packages_are_loaded_only_where_they_are_used():
     [
         "otel_introspect.instrumentation.introspect",
         "otel_introspect.instrumentation.django",
+        "otel_introspect.instrumentation.gunicorn",
         "otel_introspect.exporters.console",
+        "otel_introspect.exporters.mail",
+        "otel_introspect.exporters.report_files",
+        "otel_introspect.exporters.report_log",
         "otel_introspect.environment_variables",
     ],
 )
@@ -178,6 +182,32 @@ def test_entry_points_load_nothing_heavy(module):
 
     assert_untouched(seen)
     assert packages(seen).isdisjoint({"django", "rich", "pyinstrument", "click"})
+
+
+def test_a_start_loads_nothing_that_only_some_need():
+    """
+    With all instrumentors on, nothing is loaded that takes variables, makes log records or tells people of requests.
+    """
+    seen = after(
+        """
+        import os
+        os.environ["OTEL_PYTHON_INTROSPECT_RECORDER_DIR"] = "none"  # in which others may have left something
+        from opentelemetry.sdk.trace import TracerProvider
+        from otel_introspect.instrumentation.django import IntrospectDjangoInstrumentor
+        from otel_introspect.instrumentation.gunicorn import IntrospectGunicornInstrumentor
+        from otel_introspect.instrumentation.introspect import IntrospectInstrumentor
+
+        provider = TracerProvider()
+        for each in (IntrospectInstrumentor, IntrospectDjangoInstrumentor, IntrospectGunicornInstrumentor):
+            each().instrument(tracer_provider=provider)
+        """
+    )
+    ours = {name.removeprefix("otel_introspect.") for name in seen["loaded"] if name.startswith("otel_introspect.")}
+
+    assert {name for name in ours if name.startswith("exporters")} == {"exporters", "exporters.offers"}
+    assert {name for name in ours if name.startswith(("cli", "demo", "sinks.log"))} == set()
+    assert ours.isdisjoint({"engine.locals", "engine.redaction", "engine.safe_repr", "processors.event_bridge"})
+    assert seen["threads"] == ["MainThread"]
 
 
 def test_the_engine_needs_the_standard_library_only():

@@ -1,14 +1,10 @@
-"""Who carries a mail: an SMTP server of one's own, or whatever a framework that is at work here sends its mails with.
-
-A framework's adapter offers itself when it is switched on; nobody imports it, nor the framework, for that. It is asked
-when a mail is to be sent, as its settings may be there by then and not before.
-"""
+"""A mail, and what carries it: an SMTP server of one's own, or a framework's way to send mails (see ``offers``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,26 +41,3 @@ class Carrier(Protocol):
             Exception: If that is not known.
         """
         ...
-
-
-Offer = Callable[[], Carrier | None]
-"""Returns a carrier, or None while there is none."""
-
-_offers: Final[list[Offer]] = []
-
-
-def offer(one: Offer) -> None:
-    """Be asked for a carrier, from now on."""
-    if one not in _offers:
-        _offers.append(one)
-
-
-def withdraw(one: Offer) -> None:
-    """Be asked no more."""
-    if one in _offers:
-        _offers.remove(one)
-
-
-def offered() -> Carrier | None:
-    """The first carrier that there is now."""
-    return next((found for found in (each() for each in list(_offers)) if found is not None), None)

@@ -12,8 +12,9 @@ from otel_introspect import environment_variables as env
 from otel_introspect import faults
 from otel_introspect.config import EmailConfig
 from otel_introspect.engine.native import allocate_lock
-from otel_introspect.exporters.carrier import Carrier, Letter, NotSent, offered
+from otel_introspect.exporters.carrier import Carrier, Letter, NotSent
 from otel_introspect.exporters.letters import letter_of, letter_without_report
+from otel_introspect.exporters.offers import offered
 from otel_introspect.exporters.outbox import Batch, Outbox
 from otel_introspect.exporters.reporting import EXIT_SECONDS, ReportExporter
 from otel_introspect.exporters.smtp import SmtpCarrier

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core import mail
 from django.test import override_settings
 
-from otel_introspect.exporters import carrier
+from otel_introspect.exporters import offers
 from otel_introspect.exporters.carrier import Letter, NotSent
 from otel_introspect.instrumentation.django import IntrospectDjangoInstrumentor
 from otel_introspect.instrumentation.django.mail import DjangoCarrier
@@ -65,18 +65,18 @@ def test_it_is_offered_while_switched_on(outbox, monkeypatch):
     """
     Whoever sends mails finds Django's settings if Django is configured and its instrumentor on, and not otherwise.
     """
-    monkeypatch.setattr(carrier, "_offers", [])
+    monkeypatch.setattr(offers, "_offers", [])
     instrumentor = IntrospectDjangoInstrumentor()
-    assert carrier.offered() is None
+    assert offers.offered() is None
     instrumentor.instrument(skip_dep_check=True)
     try:
-        assert isinstance(carrier.offered(), DjangoCarrier)
+        assert isinstance(offers.offered(), DjangoCarrier)
         monkeypatch.setitem(sys.modules, "django.conf", SimpleNamespace(settings=SimpleNamespace(configured=False)))
-        assert carrier.offered() is None
+        assert offers.offered() is None
     finally:
         instrumentor.uninstrument()
     monkeypatch.undo()
-    assert carrier.offered() is None
+    assert offers.offered() is None
 
 
 def test_through_the_exporter(outbox):
@@ -93,12 +93,12 @@ def test_through_the_exporter(outbox):
     exporter = IntrospectEmailExporter(to="ops@shop.example")
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    carrier.offer(DjangoCarrier)
+    offers.offer(DjangoCarrier)
     try:
         provider.get_tracer("t").start_span("GET /", attributes={semconv.SLOW: True}).end()
         assert exporter.force_flush(5000)
     finally:
-        carrier.withdraw(DjangoCarrier)
+        offers.withdraw(DjangoCarrier)
         exporter.shutdown()
 
     assert [each.to for each in outbox] == [["ops@shop.example"]]

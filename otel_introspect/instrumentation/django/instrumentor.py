@@ -11,14 +11,17 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wrapt import register_post_import_hook
 
-from otel_introspect.exporters import carrier
+from otel_introspect.exporters import offers
 from otel_introspect.faults import fail_open, failed
 from otel_introspect.instrumentation.base import BaseInstrumentor
 from otel_introspect.introspection import active
+
+if TYPE_CHECKING:
+    from otel_introspect.exporters.carrier import Carrier
 
 _HANDLER_MODULE: Final = "django.core.handlers.base"
 _OTEL_MIDDLEWARE: Final = "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware"
@@ -49,7 +52,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
     def _instrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - OpenTelemetry's signature
         # An exception from here would keep the launcher from running the instrumentors after this one.
         with fail_open("setting up for Django"):
-            carrier.offer(_carrier)
+            offers.offer(_carrier)
             self._on = True
             if self._handler is not None:
                 self._patch(self._handler)
@@ -71,7 +74,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
 
     def _uninstrument(self, **_kwargs: Any) -> None:  # noqa: ANN401 - as above
         with fail_open("switching off for Django"):
-            carrier.withdraw(_carrier)
+            offers.withdraw(_carrier)
             self._on = False
             for name in ("load_middleware", "make_view_atomic"):
                 # If somebody has wrapped ours since, it stays, and does nothing without an active watchdog.
@@ -81,7 +84,7 @@ class IntrospectDjangoInstrumentor(BaseInstrumentor):
             _forget_deadlines()
 
 
-def _carrier() -> carrier.Carrier | None:
+def _carrier() -> Carrier | None:
     # Asked by who sends mails, when there is one to be sent. Looking at the settings would import and configure them.
     configuration = sys.modules.get("django.conf")
     if configuration is None or not configuration.settings.configured:
