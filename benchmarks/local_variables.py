@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from statistics import median
 from typing import Final
 
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import Tracer
 
 from benchmarks.effort import Effort
-from benchmarks.pairing import Measure, compare, in_turns
+from benchmarks.pairing import compare, in_turns
 from benchmarks.report import Part, Row
+from benchmarks.spans import turn, watched
 from otel_introspect.config import IntrospectConfig, RecorderConfig, WatchdogConfig
 from otel_introspect.engine.clock import SystemClock
 from otel_introspect.engine.locals import SECONDS, LocalsTaker
 from otel_introspect.engine.places import ThreadPlace, look
 from otel_introspect.engine.stacks import current_frames
-from otel_introspect.introspection import Introspection
-from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 
 LIMIT: Final = 0.3
 
 _OFF: Final = "without"
 _ON: Final = "with variables"
-_SPANS: Final = 200
-_ATTRIBUTES: Final = {"http.request.method": "GET", "url.path": "/orders/1234", "url.scheme": "http"}
 _ROUNDS: Final = 50
 _MICROSECONDS: Final = 1e6
 _DEPTH: Final = 12
@@ -40,7 +35,7 @@ def measure(effort: Effort) -> Part:
     part = Part(title="Local variables", unit="us")
     with _tracer(variables=False) as off, _tracer(variables=False) as again, _tracer(variables=True) as on:
         tracers = {_OFF: off, f"{_OFF}, again": again, _ON: on}
-        figures = in_turns({name: _turn(tracer) for name, tracer in tracers.items()}, effort.span_rounds)
+        figures = in_turns({name: turn(tracer) for name, tracer in tracers.items()}, effort.span_rounds)
     part.add("an entry span that is fast, CPU", compare(figures, _OFF), _OFF, ours=_ON, limit=LIMIT)
     for case, values in {"small": _small(), "large and nested": _large()}.items():
         taken, shown = _stuck(values)
@@ -54,31 +49,11 @@ def measure(effort: Effort) -> Part:
     return part
 
 
-@contextmanager
-def _tracer(*, variables: bool) -> Iterator[Tracer]:
+def _tracer(*, variables: bool) -> AbstractContextManager[Tracer]:
     config = IntrospectConfig(
         watchdog=WatchdogConfig(locals=variables, checkpoint="none"), recorder=RecorderConfig(directory="none")
     )
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(WatchdogSpanProcessor(Introspection(config, tracer_provider=provider)))
-    try:
-        yield provider.get_tracer(__name__)
-    finally:
-        provider.shutdown()
-        gc.collect()
-
-
-def _turn(tracer: Tracer) -> Measure:
-    start_span = tracer.start_span
-
-    def spend() -> float:
-        began = time.process_time()
-        for _ in range(_SPANS):
-            start_span("GET orders/<int:number>", kind=SpanKind.SERVER, attributes=_ATTRIBUTES).end()
-        return (time.process_time() - began) / _SPANS * _MICROSECONDS
-
-    spend()
-    return spend
+    return watched(config)
 
 
 def _small() -> dict[str, object]:

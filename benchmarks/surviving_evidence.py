@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import Tracer
 
 from benchmarks.effort import Effort
-from benchmarks.pairing import Measure, compare, in_turns
+from benchmarks.pairing import compare, in_turns
 from benchmarks.report import Part
+from benchmarks.spans import turn, watched
 from otel_introspect.config import IntrospectConfig, RecorderConfig, WatchdogConfig
-from otel_introspect.introspection import Introspection
-from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 
 LIMIT: Final = 2.0
 
 _OFF: Final = "watchdog alone"
 _ON: Final = "otel_introspect"
-_SPANS: Final = 200
-_ATTRIBUTES: Final = {"http.request.method": "GET", "url.path": "/orders/1234", "url.scheme": "http"}
 _ALL_OBSERVERS: Final = ("thread", "signal", "faulthandler")
 
 
@@ -42,7 +35,7 @@ def measure(effort: Effort) -> Part:
             _tracer(str(folder / "recorder"), _ALL_OBSERVERS, "first") as on,
         ):
             tracers = {_OFF: off, f"{_OFF}, again": again, _ON: on}
-            figures = in_turns({name: _turn(tracer) for name, tracer in tracers.items()}, effort.span_rounds)
+            figures = in_turns({name: turn(tracer) for name, tracer in tracers.items()}, effort.span_rounds)
         part.add("a GET with its path", compare(figures, _OFF), _OFF, ours=_ON, limit=LIMIT)
     finally:
         shutil.rmtree(folder)
@@ -52,29 +45,9 @@ def measure(effort: Effort) -> Part:
     return part
 
 
-@contextmanager
-def _tracer(recorder: str, observers: tuple[str, ...], checkpoint: str) -> Iterator[Tracer]:
+def _tracer(recorder: str, observers: tuple[str, ...], checkpoint: str) -> AbstractContextManager[Tracer]:
     config = IntrospectConfig(
         watchdog=WatchdogConfig(observers=observers, checkpoint=checkpoint),
         recorder=RecorderConfig(directory=recorder),
     )
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(WatchdogSpanProcessor(Introspection(config, tracer_provider=provider)))
-    try:
-        yield provider.get_tracer(__name__)
-    finally:
-        provider.shutdown()
-        gc.collect()
-
-
-def _turn(tracer: Tracer) -> Measure:
-    start_span = tracer.start_span
-
-    def spend() -> float:
-        began = time.process_time()
-        for _ in range(_SPANS):
-            start_span("GET orders/<int:number>", kind=SpanKind.SERVER, attributes=_ATTRIBUTES).end()
-        return (time.process_time() - began) / _SPANS * 1e6
-
-    spend()
-    return spend
+    return watched(config)

@@ -53,7 +53,7 @@ class SmtpCarrier:
 
     def _connect(self, seconds: float) -> smtplib.SMTP:
         config = self._config
-        host, port = config.host or "localhost", config.port or _PORTS[config.tls]
+        host, port = server_of(config)
         name = _host_name()  # or it would be looked up
         client = (
             smtplib.SMTP_SSL(host, port, name, timeout=seconds, context=ssl.create_default_context())
@@ -69,6 +69,11 @@ class SmtpCarrier:
             client.close()
             raise
         return client
+
+
+def server_of(config: EmailConfig) -> tuple[str, int]:
+    """Its name and port, as they were set or as is usual."""
+    return config.host or "localhost", config.port or _PORTS[config.tls]
 
 
 def message_of(letter: Letter) -> EmailMessage:

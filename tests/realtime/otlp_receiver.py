@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import threading
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
+from http_receiver import HttpReceiver
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 SNAPSHOT = "otel_introspect.stack_snapshot"
@@ -109,41 +106,18 @@ def spans_in(message):
                 )
 
 
-class Receiver:
-    """One thread, one connection at a time; at any free port, if none is given."""
+class Receiver(HttpReceiver):
+    """Takes spans, and keeps them apart by the path that they were sent to."""
 
     def __init__(self, port=0):
         self._spans = defaultdict(list)
-        self._came = threading.Condition()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                receiver.take(self.path, ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_args):
-                pass
-
-        self._server = HTTPServer(("127.0.0.1", port), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
+        super().__init__(port)
 
     def endpoint(self, name):
-        return f"http://127.0.0.1:{self._server.server_port}/{name}"
+        return f"{self.url}/{name}"
 
-    def take(self, path, message):
-        with self._came:
-            self._spans[path.strip("/")].extend(spans_in(message))
-            self._came.notify_all()
+    def keep(self, path, body):
+        self._spans[path.strip("/")].extend(spans_in(ExportTraceServiceRequest.FromString(body)))
 
     def spans(self, name):
         with self._came:
@@ -151,16 +125,4 @@ class Receiver:
 
     def wait_for(self, name, chosen, *, count=1, seconds=15.0):
         """The spans sent to *name* that are *chosen*, as soon as there are *count*."""
-        deadline = time.monotonic() + seconds
-        with self._came:
-            while True:
-                found = [each for each in self._spans[name] if chosen(each)]
-                left = deadline - time.monotonic()
-                if len(found) >= count or left <= 0:
-                    return found
-                self._came.wait(left)
-
-    def close(self):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        return self.wait_until(lambda: [each for each in self._spans[name] if chosen(each)], count, seconds)

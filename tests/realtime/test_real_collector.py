@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
 import shutil
 import socket
 import subprocess
 import sysconfig
-import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from collector_files import COLLECTORS, ROOT, collector
 from every_evidence import LABELS, as_log_records, messages, spans_of
+from http_receiver import HttpReceiver
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from ottl_model import transform
@@ -34,52 +33,19 @@ needs_otelcol = pytest.mark.skipif(
 TYPES = {"/v1/traces": ExportTraceServiceRequest, "/v1/logs": ExportLogsServiceRequest}
 
 
-class Backend:
-    """Takes OTLP over HTTP and keeps every message."""
+class Backend(HttpReceiver):
+    """Keeps every message."""
 
     def __init__(self):
         self.messages = []
-        self.came = threading.Condition()
-        backend = self
+        super().__init__(server=ThreadingHTTPServer)
 
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 5
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                with backend.came:
-                    backend.messages.append(TYPES[self.path].FromString(body))
-                    backend.came.notify_all()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_args):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+    def keep(self, path, body):
+        self.messages.append(TYPES[path].FromString(body))
 
     def wait_for(self, count, items):
         """What *items* finds in all messages, as soon as that are *count*."""
-        deadline = time.monotonic() + PATIENCE
-        with self.came:
-            while True:
-                found = [each for message in self.messages for each in items(message)]
-                left = deadline - time.monotonic()
-                if len(found) >= count or left <= 0:
-                    return found
-                self.came.wait(left)
-
-    def close(self):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        return self.wait_until(lambda: [each for message in self.messages for each in items(message)], count, PATIENCE)
 
 
 @pytest.fixture(name="backend")

@@ -17,13 +17,13 @@ from otel_introspect.cli.diagnosis.settings import understood
 from otel_introspect.cli.diagnosis.surroundings import Surroundings, nearest_directory
 from otel_introspect.config import EmailConfig, ReportsConfig
 from otel_introspect.engine.recorder_directory import DirectoryRefused, RecorderDirectory
+from otel_introspect.exporters.smtp import server_of
 
 EMAIL: Final = "introspect_email"
 FILES: Final = "introspect_files"
 _TOPIC: Final = "mail"
 _FILES_TOPIC: Final = "reports"
 _LOST: Final = "No mail is sent."
-_PORTS: Final = {"none": 25, "starttls": 587, "tls": 465}
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -48,7 +48,7 @@ def mail(here: Surroundings) -> Iterator[Finding]:
         )
         return
     yield _server(config)
-    if config.user and config.tls == "none" and (config.host or "localhost") not in _HERE:
+    if config.user and config.tls == "none" and server_of(config)[0] not in _HERE:
         variable = env.OTEL_PYTHON_INTROSPECT_EMAIL_TLS
         yield note(_TOPIC, "The password goes to the server for everybody on the way to read.", f"{variable}=starttls")
 
@@ -104,13 +104,9 @@ def _is_chosen(here: Surroundings, name: str) -> bool:
 
 
 def _server(config: EmailConfig) -> Finding:
-    target = Target(
-        kind="tcp",
-        host=config.host or "localhost",
-        port=config.port or _PORTS[config.tls],
-        seconds=SECONDS,
-    )
-    shown = f"{target.host}:{target.port}"
+    host, port = server_of(config)
+    target = Target(kind="tcp", host=host, port=port, seconds=SECONDS)
+    shown = f"{host}:{port}"
     answer = reach.ask(target)
     if answer is None:
         return note(_TOPIC, f"{shown} could not be checked: the process that was to knock there ended without a word.")
