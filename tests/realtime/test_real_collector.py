@@ -28,7 +28,7 @@ pytestmark = pytest.mark.realtime
 PATIENCE = 20
 OTELCOL = shutil.which("otelcol-contrib")
 needs_otelcol = pytest.mark.skipif(
-    OTELCOL is None, reason="needs otelcol-contrib, which no package registry has: put it on PATH"
+    OTELCOL is None, reason="needs otelcol-contrib with all of its components: put it on PATH"
 )
 TYPES = {"/v1/traces": ExportTraceServiceRequest, "/v1/logs": ExportLogsServiceRequest}
 
