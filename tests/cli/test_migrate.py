@@ -601,6 +601,17 @@ def test_nothing_gets_out_of_a_comment(write):
     assert parsed(result.stdout)[0] == {THRESHOLD: "3000"}
 
 
+def test_no_file_s_name_does_harm_in_a_terminal(write):
+    """
+    What a file is called is shown without the characters that a terminal would obey.
+    """
+    result = run(write("DOGSLOW_TIMER = 3\n", "a\x1b[31m.py"))
+
+    assert result.exit_code == 0
+    assert "[31m.py" in result.stdout
+    assert "\x1b" not in result.output
+
+
 @pytest.mark.parametrize(
     ("form", "line"),
     [

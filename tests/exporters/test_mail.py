@@ -24,6 +24,7 @@ from mail_server import exporting, free_port, mail_threads, silent_server, slow_
 
 from otel_introspect.config import IntrospectConfig
 from otel_introspect.exporters import mail as module
+from otel_introspect.exporters import offers
 from otel_introspect.exporters.mail import IntrospectEmailExporter
 from otel_introspect.instrumentation import exits
 from otel_introspect.introspection import Introspection
@@ -214,6 +215,27 @@ def test_a_wrong_password_is_not_shown(make, caplog):
     assert inbox.mails == []
     assert "SMTPAuthenticationError" in caplog.text
     assert "guess-me" not in caplog.text + repr(exporter._config)
+
+
+def test_a_password_in_what_a_server_says(make, caplog):
+    """
+    Whoever carries the mails may quote the password as it fails: the log does not.
+    """
+
+    class Telling:
+        def send(self, _letter, _seconds):
+            raise RuntimeError("web:guess-me was refused")
+
+    exporter = make(0, host="", user="web", password="guess-me")
+    offers.offer(Telling)
+    try:
+        slow_request(exporting(exporter))
+        exporter.force_flush(5000)
+    finally:
+        offers.withdraw(Telling)
+
+    assert "RuntimeError: web:<password> was refused" in caplog.text
+    assert "guess-me" not in caplog.text
 
 
 @pytest.mark.parametrize("refuse", ["RCPT", "DATA"])

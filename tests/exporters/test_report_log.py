@@ -7,6 +7,7 @@ import threading
 import warnings
 
 import pytest
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
@@ -117,6 +118,27 @@ def test_a_handler_that_makes_spans(tracer, exporter, provider, caplog):
         logging.getLogger(LOGGER_NAME).removeHandler(handler)
 
     assert len(told) == 2
+
+
+def test_a_handler_is_not_instrumented(tracer, exporter):
+    """
+    A handler that sends its records somewhere makes no spans with that: it is no work of the application's.
+    """
+    suppressed = []
+
+    class Handler(logging.Handler):
+        def emit(self, _record):
+            suppressed.append(not is_instrumentation_enabled())
+
+    handler = Handler()
+    logging.getLogger(LOGGER_NAME).addHandler(handler)
+    try:
+        slow_request(tracer)
+        exporter.force_flush(5000)
+    finally:
+        logging.getLogger(LOGGER_NAME).removeHandler(handler)
+
+    assert suppressed == [True]
 
 
 def test_records_that_become_opentelemetry_s(tracer, exporter):

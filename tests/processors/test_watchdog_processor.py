@@ -607,3 +607,32 @@ def test_the_current_span_is_left_alone(tracing):
         tracing.look(1001)
         assert trace.get_current_span() is span
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_who_is_interrupted_at_closing_has_struck_it_out(tmp_path, monkeypatch):
+    """
+    Who ends a slow span and is interrupted at it no longer has it in the recorder, whence it would be recovered.
+    """
+    introspection = Introspection(
+        IntrospectConfig(watchdog=WatchdogConfig(threshold=0), recorder=RecorderConfig(directory=str(tmp_path / "r")))
+    )
+    struck = []
+    monkeypatch.setattr(introspection.recorder, "end", struck.append)
+
+    def interrupted(_key):
+        raise KeyboardInterrupt
+
+    # What the processor takes of the table is bound when it is made.
+    monkeypatch.setattr(type(introspection.table), "discard", lambda _table, key: interrupted(key))
+    on_end = WatchdogSpanProcessor(introspection).on_end
+    span = TracerProvider().get_tracer(__name__).start_span("slow")
+    introspection.table.slow[key_of(span)] = None
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_end(span)
+    finally:
+        introspection.table.slow.clear()
+        monkeypatch.undo()
+        introspection.stop()
+
+    assert struck == [key_of(span)]

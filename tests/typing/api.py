@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from typing_extensions import assert_type
 
 from otel_introspect import DeadlineExceeded, Quota, __version__, disable_timeouts, exempt, profile, snapshot, timeout
 from otel_introspect.config import (
+    EmailConfig,
     EvidenceConfig,
     IntrospectConfig,
     ProfilerConfig,
     RecorderConfig,
+    ReportsConfig,
     TimeoutConfig,
     WatchdogConfig,
     introspect_options,
@@ -21,9 +25,14 @@ from otel_introspect.config import (
 )
 from otel_introspect.errors import ConfigurationError, IntrospectError
 from otel_introspect.exemption import is_exempt
+from otel_introspect.exporters.console import IntrospectConsoleExporter
+from otel_introspect.exporters.mail import IntrospectEmailExporter
+from otel_introspect.exporters.report_files import IntrospectFilesExporter
+from otel_introspect.exporters.report_log import IntrospectLoggingExporter
 from otel_introspect.faults import fail_open
 from otel_introspect.instrumentation.introspect import IntrospectInstrumentor
 from otel_introspect.introspection import Introspection, active
+from otel_introspect.processors.event_bridge import EventToSpanEventBridge
 from otel_introspect.processors.watchdog import WatchdogSpanProcessor
 from otel_introspect.profiles import Profile
 
@@ -66,6 +75,12 @@ assert_type(ProfilerConfig().ratio, float)
 assert_type(TimeoutConfig.from_env(), TimeoutConfig)
 assert_type(TimeoutConfig().timeout, int)
 assert_type(RecorderConfig.from_env().directory, str)
+assert_type(EvidenceConfig().events_bridge, bool)
+assert_type(WatchdogConfig().locals, bool)
+assert_type(WatchdogConfig().locals_redact, str)
+assert_type(EmailConfig.from_env({}, {"to": "a@b.example"}), EmailConfig)
+assert_type(EmailConfig().max_per_hour, int)
+assert_type(ReportsConfig.from_env({}).max_bytes, int)
 assert_type(IntrospectConfig.from_env(), IntrospectConfig)
 assert_type(IntrospectConfig.from_env({}, {"watchdog_threshold": 5}).watchdog, WatchdogConfig)
 assert_type(introspect_options(), type[Any])
@@ -83,6 +98,16 @@ IntrospectConfig(watchdog=ProfilerConfig())  # type: ignore[arg-type]
 introspection = Introspection(IntrospectConfig(), tracer_provider=TracerProvider())
 TracerProvider().add_span_processor(WatchdogSpanProcessor(introspection))
 TracerProvider().add_span_processor(WatchdogSpanProcessor())
+Introspection(IntrospectConfig(), logger_provider=LoggerProvider())
+LoggerProvider().add_log_record_processor(EventToSpanEventBridge())
+for exporter in (
+    IntrospectConsoleExporter(),
+    IntrospectEmailExporter(to="oncall@example.com", max_per_hour=5),
+    IntrospectFilesExporter(directory="/var/lib/slow"),
+    IntrospectLoggingExporter(link="https://jaeger.example/trace/{trace_id}"),
+):
+    TracerProvider().add_span_processor(BatchSpanProcessor(exporter))
+IntrospectLoggingExporter(link=5)  # type: ignore[arg-type]
 assert_type(active(), Introspection | None)
 assert_type(WatchdogSpanProcessor().force_flush(), bool)
 IntrospectInstrumentor().instrument(config=IntrospectConfig(), tracer_provider=TracerProvider())
