@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from itertools import islice
 from sys import modules
 from types import CodeType, FrameType
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 from weakref import ref
 
 from otel_introspect.engine.native import get_ident
-from otel_introspect.engine.stacks import MAX_COUNTED, Capture, Position, capture, outwards, positions_of, trimmed
+from otel_introspect.engine.stacks import MAX_COUNTED, Capture, Position, outwards, positions_of, trimmed
 
 if TYPE_CHECKING:
     from otel_introspect.engine.locals import TakenLocals
 
 TaskState = Literal["running", "awaiting", "switched_out"]
 _MAX_CHAIN: Final = 1000
+_PARKABLE: Final = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 # Of which one is looked for that runs.
 _MAX_TASKS: Final = 200
 
@@ -69,14 +71,23 @@ def look(place: Place, frames: Mapping[int, FrameType], take_locals: TakeLocals 
     stack = place.stack(frames)
     if stack is None:
         return None
-    if take_locals is None:
-        return Sighting(capture(stack.frames), stack.thread_id, stack.task_state)
     each, thread_id, task_state = stack
     found = list(islice(each, MAX_COUNTED))
-    del stack, each  # who takes them looks at who else holds them
+    del stack, each  # who takes variables looks at who else holds the frames
+    if isinstance(place, ThreadPlace) and _is_torn(found):
+        return None
     positions = positions_of(found)
     seen = trimmed(positions)
-    return Sighting(seen, thread_id, task_state, take_locals(found, positions, seen, frames.values()))
+    taken = None if take_locals is None else take_locals(found, positions, seen, frames.values())
+    return Sighting(seen, thread_id, task_state, taken)
+
+
+def _is_torn(found: Sequence[FrameType]) -> bool:
+    """Whether the frames of a thread end where none begins: in a generator, which somebody calls while it runs.
+
+    The thread has gone on since its innermost frame was looked up, and the generator is parked, without a caller.
+    """
+    return bool(found) and bool(found[-1].f_code.co_flags & _PARKABLE) and found[-1].f_back is None
 
 
 class ThreadPlace:
@@ -118,7 +129,10 @@ class GreenletPlace:
         frame = frames.get(self.thread_id)
         if frame is None:
             return None
-        stack = Stack(list(outwards(frame)), self.thread_id, "running")
+        found = list(outwards(frame))
+        if _is_torn(found):
+            return None
+        stack = Stack(found, self.thread_id, "running")
         # It has no frame to show while it runs; if it has one now, the thread's stack may have been another's already.
         return stack if greenlet.gr_frame is None and not greenlet.dead else None
 

@@ -255,7 +255,7 @@ class _Renderer:
             said.append(f"{milliseconds_of(attributes[semconv.LATENESS_MS])} late")
         if semconv.TASK_STATE in attributes:
             said.append(f"task {harmless(attributes[semconv.TASK_STATE])}")
-        if THREAD_NAME in attributes:
+        if attributes.get(THREAD_NAME):  # one that gevent has made has none
             said.append(f"thread {harmless(attributes[THREAD_NAME])}")
         dot = self._glyphs.dot
         heading = [

@@ -54,6 +54,16 @@ def test_a_thread_that_has_ended_is_not_seen():
     assert look(ThreadPlace(1), {}) is None
 
 
+def test_a_stack_that_has_lost_its_outer_end_is_not_shown():
+    """
+    A thread that has left a generator since its innermost frame was looked up is not shown as that generator alone.
+    """
+    generator = (each for each in range(3))
+    next(generator)
+
+    assert look(ThreadPlace(1), {1: generator.gi_frame}) is None
+
+
 def parked(make_coroutine) -> list[str]:
     """The names that a look at a parked task shows, innermost first."""
 

@@ -72,6 +72,17 @@ def test_a_slow_span_is_marked_and_shows_its_stack(make_span, make_snapshot):
     assert "thread MainThread" in text
 
 
+def test_a_thread_without_a_name(make_span, make_snapshot):
+    """
+    Of a thread that has no name, as under gevent, nothing is said.
+    """
+    event = make_snapshot(**{"otel_introspect.observer": "thread", "thread.name": ""})
+
+    heading = next(line for line in text_of(make_span(events=(event,))).split("\n") if "stack after" in line)
+
+    assert heading.rstrip().endswith("seen by thread")
+
+
 def test_application_frames_stand_out_in_plain_text(make_span, make_snapshot):
     """
     Only the application's frames have the sign before them and their path in full.
